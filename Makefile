@@ -1,0 +1,60 @@
+# Every target does its own set-up: Python 3.11 or newer and make are all it takes.
+# CLUSTER PARTITION DATASET DATA BACKBONE WEIGHTS are passed on where they are not empty; ARGS verbatim.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SETTINGS = $(foreach pair,dataset:DATASET data:DATA backbone:BACKBONE weights:WEIGHTS,$(call given,$(subst :, ,$(pair))))
+given = $(if $($(word 2,$(1))),'$(word 1,$(1))=$($(word 2,$(1)))')
+CLUSTERED = $(if $(CLUSTER),--cluster '$(CLUSTER)') $(if $(PARTITION),--partition '$(PARTITION)')
+
+.PHONY: help setup test test-full test-faults lint type status overhead bench
+.DEFAULT_GOAL := help
+
+help: ## Say what there is
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@echo "sweeps: $(basename $(notdir $(wildcard sweeps/*.yaml)))"
+	@echo "reports: $(basename $(notdir $(wildcard reports/*.yaml)))"
+
+setup: $(VENV)/.ready ## Install wsolbench into .venv
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+sweep-%: $(VENV)/.ready ## Run the trials of sweeps/<name>.yaml that have no result, and print their table
+	$(BIN)/wsolbench sweep sweeps/$*.yaml $(SETTINGS) $(CLUSTERED) $(ARGS)
+
+report-%: $(VENV)/.ready ## Render reports/<name>.yaml from the results
+	$(BIN)/wsolbench report reports/$*.yaml $(SETTINGS) $(ARGS)
+
+overhead: $(VENV)/.ready ## Count parameters, MACs and operations of the methods
+	$(BIN)/wsolbench overhead $(ARGS)
+
+status: $(VENV)/.ready ## Say how far all trials are
+	$(BIN)/wsolbench status $(ARGS)
+
+test: $(VENV)/.ready-dev ## Run the tests
+	$(BIN)/python -m pytest -q $(ARGS)
+
+test-full: $(VENV)/.ready-dev ## Run the conformance suite on the full networks
+	$(BIN)/python -m pytest -q -m full $(ARGS)
+
+test-faults: $(VENV)/.ready-dev ## Run the tests that kill what they test
+	$(BIN)/python -m pytest -q -m faults $(ARGS)
+
+lint: $(VENV)/.ready-dev ## Look for slips
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: $(VENV)/.ready-dev ## Check the types
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready-dev ## Measure: ratios, side by side
+	$(BIN)/python benchmarks/adl_step.py
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/evaluation_pass.py --backbone resnet50
+	$(BIN)/python benchmarks/evaluation_pass.py --backbone vgg16

@@ -1,0 +1,1 @@
+"""Benchmarking and ablation harness for weakly supervised object localization."""

@@ -1,0 +1,47 @@
+"""What a user can put right."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Self
+
+
+class Problem(str):
+    """A sentence about one key of what a user gave."""
+
+    __slots__ = ("key",)
+
+    key: str
+
+    def __new__(cls, sentence: str, key: str = "") -> Self:
+        """The sentence, and the key it is about; empty if it is about none or many."""
+        problem = super().__new__(cls, sentence)
+        problem.key = key
+        return problem
+
+
+class InputError(ValueError):
+    """A mistake in what a user gave; its text says what was given, what there is, and what to do.
+
+    Args:
+        problems: one sentence each, all of them at once.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question that offers the known name most like `name`; empty if none is near."""
+    close = get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+@contextmanager
+def collecting(problems: list[str]) -> Iterator[None]:
+    """Add the problems of an `InputError` to the list and go on after the block."""
+    try:
+        yield
+    except InputError as error:
+        problems += error.problems

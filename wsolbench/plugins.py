@@ -1,0 +1,114 @@
+"""One file is one thing: methods, backbones and data sets are found by their file's name."""
+
+import pkgutil
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import import_module
+from types import ModuleType
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le
+from pydantic import ConfigDict, ValidationError
+
+from wsolbench.errors import InputError, Problem, nearest
+
+OPTIONS = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""Options are strict: of the declared type, in range, and none unknown."""
+
+Share = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Gt(0)]
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+
+_ASKS = {
+    "greater_than": "more than",
+    "greater_than_equal": "at least",
+    "less_than": "less than",
+    "less_than_equal": "at most",
+}
+_LENGTHS = {"too_short": "at least", "too_long": "at most"}
+
+
+def names(package: ModuleType) -> list[str]:
+    """What the package holds, found without importing it."""
+    return sorted({m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")})
+
+
+def load(package: ModuleType, name: str) -> ModuleType:
+    """The module of `name`; an unknown name is an `InputError` that lists the known ones."""
+    module = f"{package.__name__}.{name}"
+    if module not in sys.modules and name not in (known := names(package)):
+        hint = nearest(name, known) or "."
+        there = ", ".join(known) or "none"
+        raise InputError(Problem(f"no {kind(package)} {name!r}{hint} There are: {there}", kind(package)))
+    return import_module(module)
+
+
+def kind(package: ModuleType) -> str:
+    """What one thing of the package is called: `method`, `backbone` or `dataset`."""
+    return package.__name__.rpartition(".")[2].removesuffix("s")
+
+
+def option_class(package: ModuleType, name: str) -> type[Any]:
+    """The class that a plug-in's file declares, such as `METHOD = ADL`; its fields are the options."""
+    module = load(package, name)
+    try:
+        return getattr(module, kind(package).upper())
+    except AttributeError:
+        raise InputError(f"{module.__file__} declares no {kind(package).upper()}, such as METHOD = ADL") from None
+
+
+def option_names(package: ModuleType, name: str) -> list[str]:
+    """The options of a plug-in, in the order they are declared."""
+    return [field.name for field in fields(option_class(package, name))]
+
+
+def make(package: ModuleType, name: str, options: Mapping[str, Any]) -> Any:
+    """The plug-in `name` with these options, its own defaults for the others.
+
+    Raises `InputError` with every unknown, mistyped or out-of-range option.
+    """
+    cls = option_class(package, name)
+    try:
+        return cls(**{key: frozen(value) for key, value in options.items()})
+    except ValidationError as error:
+        known = ", ".join(option_names(package, name)) or "none"
+        raise InputError(*explain(error, f"{name} has no option {{}}; it has: {known}")) from None
+
+
+def frozen(value: Any) -> Any:
+    """Lists as tuples, all the way down, and no -0.0: equal options are written alike."""
+    if isinstance(value, list | tuple):
+        return tuple(frozen(item) for item in value)
+    return value + 0.0 if isinstance(value, float) else value  # -0.0 + 0.0 is 0.0
+
+
+def explain(error: ValidationError, unknown: str) -> list[Problem]:
+    """A sentence for each thing pydantic refused; `unknown` is the sentence for a name that does not exist."""
+    return [Problem(_sentence(detail, unknown), str(detail["loc"][0])) for detail in error.errors()]
+
+
+def _sentence(detail: Mapping[str, Any], unknown: str) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    match detail["type"]:
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            return unknown.format(key)
+        case "missing" | "missing_argument":
+            return f"{key} is missing"
+        case "value_error":
+            return str(detail["ctx"]["error"])
+    return f"{key} must {_wanted(detail['type'], detail.get('ctx', {}))}, not {detail['input']!r}"
+
+
+def _wanted(refused: str, limits: Mapping[str, Any]) -> str:
+    """What a value must be or have, by what pydantic calls its refusal."""
+    match refused:
+        case "literal_error":
+            return f"be {limits['expected']}"
+        case _ if refused in _ASKS:
+            return f"be {_ASKS[refused]} {next(iter(limits.values())):g}"
+        case _ if refused in _LENGTHS:
+            count = limits.get("min_length", limits.get("max_length"))
+            return f"have {_LENGTHS[refused]} {count} value{'s' * (count != 1)}"
+    return "be " + refused.removesuffix("_type").replace("_", " ").replace("tuple", "list").replace("dict", "mapping")

@@ -1,0 +1,117 @@
+"""A trial: the frozen specification of everything that decides a result; the hash of it is its name."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, field, fields
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Lt
+from pydantic import AfterValidator, ValidationError
+from pydantic.dataclasses import dataclass
+
+from wsolbench.errors import InputError, Problem, nearest
+from wsolbench.plugins import OPTIONS, Count, NotNegative, Positive, explain, frozen
+
+_WEIGHTS = re.compile("none|imagenet|[0-9a-f]{64}")
+
+
+def _known_weights(weights: str) -> str:
+    if not _WEIGHTS.fullmatch(weights):
+        raise ValueError(f"weights must be none, imagenet or the sha256 of a file, not {weights!r}")
+    return weights
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Trial:
+    """A trial is identified by its content: equal trials have equal ids on every machine.
+
+    Every field is given; what a user leaves out comes from the recipe before there is a trial.
+    """
+
+    dataset: str
+    backbone: str
+    method: str
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Annotated[str, AfterValidator(_known_weights)]  # `none`, `imagenet`, or the sha256 of a file
+    seed: Annotated[int, Ge(0)]
+    epochs: Annotated[int, Ge(0)]  # 0 evaluates the network as it is
+    batch_size: Count
+    image_size: Count  # side of the network's input, pixels
+    lr: Positive  # of the pretrained layers
+    head_lr: Positive  # of the new layers
+    lr_steps: tuple[Count, ...]  # after so many epochs the rates are multiplied by lr_factor
+    lr_factor: Positive
+    momentum: Annotated[float, Ge(0), Lt(1)]
+    weight_decay: NotNegative
+    held_out: Annotated[float, Ge(0), Lt(1)]  # of each class's training images, where the data set holds out none
+    precision: Literal["fp32", "bf16"]  # of training; evaluation is always fp32
+    threads: Annotated[int, Ge(1), Le(1024)]  # of the CPU; the last digits of a sum depend on it
+
+    @property
+    def id(self) -> str:
+        """12 hexadecimal digits; the name of the trial's folder under results/."""
+        return hashlib.sha256(canonical(self.spec())).hexdigest()[:12]
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def spec(self) -> dict[str, Any]:
+        """All fields as plain data."""
+        return json.loads(json.dumps(asdict(self), allow_nan=False))
+
+    def row(self) -> dict[str, Any]:
+        """All fields and options side by side, as reports and filters name them."""
+        return flat(self.spec())
+
+
+OPTION_GROUPS = ("dataset_options", "backbone_options", "method_options")
+_STAGES = re.compile(r"stages(?:\[(-?[0-9]+)?:(-?[0-9]+)?\])?")
+FIELDS = tuple(f.name for f in fields(Trial) if f.name not in OPTION_GROUPS)
+
+
+def canonical(data: Any) -> bytes:
+    """The one JSON text of plain data, whatever the order of its keys."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's specification with its options beside its fields."""
+    row = {key: value for key, value in spec.items() if key not in OPTION_GROUPS}
+    for group in OPTION_GROUPS:
+        row |= spec.get(group, {})
+    return row
+
+
+def expand_stages(value: Any, stages: Sequence[str]) -> Any:
+    """`stages` or a slice of it, such as `stages[-3:]`, as the list of points; any other value as it is."""
+    match = _STAGES.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    start, stop = (int(bound) if bound else None for bound in match.groups())
+    return tuple(stages[start:stop])
+
+
+def from_spec(spec: Mapping[str, Any]) -> Trial:
+    """The trial that `Trial.spec` described; `InputError` lists everything wrong with it."""
+    try:
+        return Trial(**{key: _thawed(value) for key, value in spec.items()})
+    except ValidationError as error:
+        raise InputError(*explain(error, "a trial has no field {}")) from None
+
+
+def _thawed(value: Any) -> Any:
+    return {key: frozen(item) for key, item in value.items()} if isinstance(value, Mapping) else frozen(value)
+
+
+def unknown_keys(keys: Iterable[str], known: Iterable[str]) -> list[Problem]:
+    """A sentence for each key that is not known."""
+    names = list(known)
+    unknown = [key for key in keys if key not in names]
+    there = ", ".join(names)
+    return [
+        Problem(f"no field or option {key!r}{nearest(key, names) or '.'} There are: {there}", key) for key in unknown
+    ]
