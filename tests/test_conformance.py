@@ -1,0 +1,307 @@
+"""What every method must do on every backbone; a new file is tested by existing.
+
+Adapters of your own: `WSOLBENCH_METHODS=/their/folder pytest tests/test_conformance.py -k their_name`.
+"""
+
+import os
+import subprocess
+import sys
+from copy import deepcopy
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsolbench import backbones, methods, plugins
+from wsolbench.backbone import Backbone
+from wsolbench.errors import InputError
+from wsolbench.method import Method, Net, build, feature_points
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = 3
+SMALL = "tiny"
+"""The backbone of the default suite; the others are marked `full`."""
+
+every_method = pytest.mark.parametrize("method", plugins.names(methods))
+every_backbone = pytest.mark.parametrize(
+    "backbone",
+    [pytest.param(name, marks=[] if name == SMALL else pytest.mark.full) for name in plugins.names(backbones)],
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def backbone_of(name: str) -> Backbone:
+    return plugins.make(backbones, name, {}).build()
+
+
+def method_of(name: str, backbone: Backbone) -> Method:
+    """The method with its defaults; its feature points, where it has none, are as many last stages as it takes."""
+    cls = plugins.option_class(methods, name)
+    given = {f.name for f in fields(cls) if f.default is not MISSING or f.default_factory is not MISSING}
+    open_points = [option for option in feature_points(cls) if option not in given]
+    for count in (3, 2, 1):
+        try:
+            return plugins.make(methods, name, dict.fromkeys(open_points, backbone.stages[-count:]))
+        except InputError:
+            continue
+    raise AssertionError(f"{name} takes neither 3 nor 2 nor 1 feature points, or has another option without default")
+
+
+def network(method: str, backbone: str) -> Net:
+    torch.manual_seed(0)
+    body = backbone_of(backbone)
+    return build(method_of(method, body), body, CLASSES)
+
+
+def batch(count: int = 2, height: int = 64, width: int = 64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn((count, 3, height, width), generator=generator)
+    return images, torch.arange(count) % CLASSES
+
+
+def training_loss(net: Net, images: Tensor, labels: Tensor) -> Tensor:
+    net.train()
+    return net.head.loss(net(images, labels), F.one_hot(labels, CLASSES).float())
+
+
+def predicted(net: Net, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and score maps in evaluation."""
+    net.eval()
+    with torch.inference_mode():
+        output = net(images, labels)
+        return output.logits, net.head.score_maps(output, labels)
+
+
+@every_backbone
+@every_method
+def test_gradient_reaches_every_group_of_parameters(method: str, backbone: str) -> None:
+    net = network(method, backbone)
+
+    for seed in range(4):  # one draw may leave nothing of a feature map
+        torch.manual_seed(seed)
+        training_loss(net, *batch()).backward()
+
+    for group in (net.pretrained_parameters(), net.new_parameters()):
+        gradients = [parameter.grad for parameter in group]
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+        assert any(gradient is not None and gradient.any() for gradient in gradients)
+
+
+@every_backbone
+@every_method
+def test_one_step_changes_the_weights(method: str, backbone: str) -> None:
+    net = network(method, backbone)
+    before = deepcopy(list(net.parameters()))
+    groups = [{"params": list(net.pretrained_parameters())}, {"params": list(net.new_parameters())}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+
+    for seed in range(4):
+        torch.manual_seed(seed)
+        training_loss(net, *batch()).backward()
+    optimizer.step()
+
+    changed = {id(new) for new, old in zip(net.parameters(), before, strict=True) if not torch.equal(new, old)}
+    assert all(any(id(parameter) in changed for parameter in group["params"]) for group in groups)
+
+
+@every_backbone
+@every_method
+def test_evaluation_is_deterministic(method: str, backbone: str) -> None:
+    net = network(method, backbone)
+
+    first, second = predicted(net, *batch()), predicted(net, *batch())
+
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+@every_backbone
+@every_method
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 64)], ids=str)
+def test_score_maps_are_finite_and_of_the_last_map_size(method: str, backbone: str, size: tuple[int, int]) -> None:
+    net = network(method, backbone)
+    images, labels = batch(2, *size)
+    net.eval()
+    with torch.inference_mode():
+        last = net.backbone(images)["last"]
+
+    logits, maps = predicted(net, images, labels)
+
+    assert logits.shape == (2, CLASSES)
+    assert maps.shape == (2, *last.shape[2:])
+    assert logits.isfinite().all()
+    assert maps.isfinite().all()
+
+
+@every_backbone
+@every_method
+def test_scores_need_no_labels(method: str, backbone: str) -> None:
+    net = network(method, backbone).eval()
+    images, labels = batch()
+
+    with torch.inference_mode():
+        unknown, known = net(images).logits, net(images, labels).logits
+
+    assert torch.equal(unknown, known)
+
+
+@every_backbone
+@every_method
+@pytest.mark.parametrize("size", [(2, 64, 64), (1, 64, 64), (2, 64, 96)], ids=str)
+def test_trains_on_one_image_and_on_images_that_are_not_square(
+    method: str, backbone: str, size: tuple[int, int, int]
+) -> None:
+    net = network(method, backbone)
+
+    loss = training_loss(net, *batch(*size))
+
+    assert loss.shape == ()
+    assert loss.isfinite()
+
+
+@every_backbone
+@every_method
+def test_the_same_seed_gives_the_same_loss(method: str, backbone: str) -> None:
+    losses = []
+    for _ in range(2):
+        net = network(method, backbone)
+        torch.manual_seed(5)
+        losses.append(training_loss(net, *batch()))
+
+    assert torch.equal(*losses)
+
+
+@every_backbone
+@every_method
+def test_constant_images_give_numbers(method: str, backbone: str) -> None:
+    net = network(method, backbone)
+    images, labels = torch.zeros(2, 3, 64, 64), torch.tensor([0, 1])
+
+    loss = training_loss(net, images, labels)
+    loss.backward()
+    logits, maps = predicted(net, images, labels)
+
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    assert all(found.isfinite().all() for found in (loss, logits, maps))
+
+
+@every_backbone
+@every_method
+def test_half_precision_is_near_full_precision(method: str, backbone: str) -> None:
+    net = network(method, backbone)
+    images, labels = batch()
+    training_loss(net, *batch(8))  # so that the statistics of batch normalisation are those of the images
+    full, _ = predicted(net, images, labels)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        half, maps = predicted(net, images, labels)
+        loss = training_loss(net, images, labels)
+    loss.backward()
+
+    assert loss.isfinite()
+    assert maps.isfinite().all()
+    assert (half - full).abs().max() <= 0.05 * full.abs().max() + 0.01
+
+
+@every_backbone
+@every_method
+def test_compiles_to_one_graph(method: str, backbone: str) -> None:
+    net = network(method, backbone)
+    images, labels = batch()
+    expected = predicted(net, images, labels)[0]
+    torch._dynamo.reset()
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+
+    with torch.no_grad():
+        found = compiled(images, labels).logits
+    net.train()
+    loss = net.head.loss(compiled(images, labels), F.one_hot(labels, CLASSES).float())
+
+    torch.testing.assert_close(found, expected)
+    assert loss.isfinite()
+
+
+@every_method
+def test_augment_leaves_its_input_untouched(method: str) -> None:
+    made = method_of(method, backbone_of(SMALL))
+    images, labels = batch(4, 64, 96)
+    targets = F.one_hot(labels, CLASSES).float()
+    originals = images.clone(), targets.clone()
+
+    for seed in range(5):
+        torch.manual_seed(seed)
+        changed, mixed = made.augment(images, targets)
+
+        assert torch.equal(images, originals[0])
+        assert torch.equal(targets, originals[1])
+        assert changed.shape == images.shape
+        assert changed.dtype == images.dtype
+        torch.testing.assert_close(mixed.sum(1), torch.ones(4))
+
+
+@every_method
+def test_options_survive_becoming_plain_data(method: str) -> None:
+    made = method_of(method, backbone_of(SMALL))
+
+    again = plugins.make(methods, method, asdict(made))
+
+    assert again == made
+
+
+@every_method
+def test_an_unknown_option_is_refused(method: str) -> None:
+    options: dict[str, Any] = {"no_such_option": 1}
+
+    with pytest.raises(InputError, match="has no option no_such_option"):
+        plugins.make(methods, method, options)
+
+
+@every_backbone
+@every_method
+def test_networks_of_a_method_have_the_same_names_of_weights(method: str, backbone: str) -> None:
+    first, second = network(method, backbone), network(method, backbone)
+
+    second.load_state_dict(first.state_dict())
+
+    assert torch.equal(predicted(first, *batch())[0], predicted(second, *batch())[0])
+
+
+OWN_ADAPTER = '''
+"""An adapter outside of the checkout."""
+from pydantic.dataclasses import dataclass
+from torch import nn
+from wsolbench.backbone import Backbone
+from wsolbench.method import FeaturePoints, Method
+from wsolbench.plugins import OPTIONS, Share
+
+@dataclass(frozen=True, config=OPTIONS)
+class Own(Method):
+    points: FeaturePoints
+    drop_rate: Share = 0.1
+
+    def prepare(self, backbone: Backbone) -> None:
+        for point in self.points:
+            backbone.insert(point, nn.Dropout(self.drop_rate))
+
+METHOD = Own
+'''
+
+
+def test_the_suite_tests_an_adapter_in_a_folder_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "own_dropout.py").write_text(OWN_ADAPTER)
+    environment = {**os.environ, "WSOLBENCH_METHODS": str(tmp_path), "PYTHONPATH": str(ROOT)}
+
+    options = ["-q", "-p", "no:cacheprovider", "-k", f"own_dropout and {SMALL}"]
+    command = [sys.executable, "-m", "pytest", *options, __file__]
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    assert finished.returncode == 0, finished.stdout
+    assert "passed" in finished.stdout
