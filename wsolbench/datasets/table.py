@@ -1,0 +1,144 @@
+"""Any folder of images with a table of labels and boxes or masks."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic.dataclasses import dataclass
+
+from wsolbench.annotations import (
+    Box,
+    Listing,
+    Masks,
+    Problems,
+    Row,
+    as_split,
+    corners_of,
+    data_folder,
+    refuse,
+)
+from wsolbench.dataset import NoSplitError, Split, SplitName
+from wsolbench.errors import InputError
+from wsolbench.plugins import OPTIONS
+
+ENDS = ("x0", "y0", "x1", "y1")
+COLUMNS = {"image", "label", "split", "mask", "ignore", *ENDS}
+SPLITS: tuple[SplitName, ...] = ("train", "held_out", "test")
+
+
+@dataclass(frozen=True, config=OPTIONS)
+class Table:
+    """Own images: a CSV file of `image,label,x0,y0,x1,y1`, or `image,label,mask`, in the folder of the images.
+
+    `data` holds table.csv with a column `split` (train, held_out or test), or train.csv, test.csv and, if wanted,
+    held_out.csv. `image` and `mask` are paths in the folder, `label` is the name of a class; the classes are all that
+    occur in any split, sorted (as numbers, if all are). Boxes are in pixels, half-open; an image with several has
+    several rows, one without has empty fields. A mask file is above 0 on the object; a column `ignore` may name a file
+    that is above 0 where the truth is unknown.
+    """
+
+    def split(self, name: SplitName, data: Path | None) -> Split:
+        """The rows of one split; the ids are the paths."""
+        folder = data_folder(data, "table", "table", "train.csv" if _apart(data) else "table.csv")
+        entries = _entries(folder)
+        chosen = [entry for entry in entries if entry.split == name]
+        if not chosen:
+            there = ", ".join(split for split in SPLITS if any(entry.split == split for entry in entries))
+            raise NoSplitError(f"no {name} split in the table of {str(folder)!r}; there are: {there}")
+        return as_split(_listing(folder, chosen, _classes(entries)), subset=False)
+
+
+class _Entry(NamedTuple):
+    """A row of a table, its empty and missing fields empty."""
+
+    where: str
+    split: str
+    fields: dict[str, str]
+
+
+def _apart(data: Path | None) -> bool:
+    return data is not None and (data / "train.csv").exists()
+
+
+def _entries(folder: Path) -> list[_Entry]:
+    """The rows of every split; `InputError` names the columns and the splits that cannot be."""
+    if _apart(folder):
+        there = [split for split in SPLITS if (folder / f"{split}.csv").exists()]
+        entries = [entry for split in there for entry in _read(folder / f"{split}.csv", split)]
+    else:
+        entries = _read(folder / "table.csv", "")
+    strange = [f"{entry.where} {entry.split!r}" for entry in entries if entry.split not in SPLITS]
+    bare = [entry.where for entry in entries if not entry.fields["image"] or not entry.fields["label"]]
+    _consistent([(entry, entry.split) for entry in entries], "split")
+    refuse({"rows whose split is not train, held_out or test": strange, "rows without image or label": bare})
+    return entries
+
+
+def _read(path: Path, split: str) -> list[_Entry]:
+    """The rows of a file; all are of `split`, or of what their column says where that is empty."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file, restkey="", restval=None)
+        columns = list(reader.fieldnames or ())
+        _refuse_columns(path.name, columns, {"image", "label"} if split else {"image", "label", "split"})
+        rows = [(f"{path.name}:{reader.line_num}", row) for row in reader]
+    refuse({f"rows that have not {len(columns)} fields": [at for at, row in rows if "" in row or None in row.values()]})
+    return [_Entry(at, split or row["split"], row) for at, row in rows]
+
+
+def _refuse_columns(file: str, columns: Sequence[str], wanted: set[str]) -> None:
+    absent = [f"{file} has no column {name!r}" for name in sorted(wanted - set(columns))]
+    may = ", ".join(sorted(COLUMNS))
+    strange = [f"{file} has a column {name!r}; it may have: {may}" for name in columns if name not in COLUMNS]
+    if absent or strange:
+        raise InputError(*absent, *strange)
+
+
+def _classes(entries: Sequence[_Entry]) -> tuple[str, ...]:
+    found = {entry.fields["label"] for entry in entries}
+    return tuple(sorted(found, key=int if all(name.isdecimal() for name in found) else None))
+
+
+def _listing(folder: Path, entries: Sequence[_Entry], classes: tuple[str, ...]) -> Listing:
+    labels = _consistent([(entry, entry.fields["label"]) for entry in entries], "label")
+    images = list(labels)
+    numbers = {name: number for number, name in enumerate(classes)}
+    return Listing(
+        root=folder,
+        ids=images,
+        files=images,
+        labels=[numbers[labels[image]] for image in images],
+        classes=classes,
+        boxes=[_box(entry) for entry in entries if any(entry.fields.get(end) for end in ENDS)],
+        masks=_masks(entries),
+    )
+
+
+def _consistent(given: Sequence[tuple[_Entry, str]], what: str) -> dict[str, str]:
+    """The label, or the split, of each image; `InputError` names the rows that say otherwise than an earlier one."""
+    found: dict[str, str] = {}
+    problems = Problems(list)
+    for entry, value in given:
+        image = entry.fields["image"]
+        if found.setdefault(image, value) != value:
+            problems[f"rows with another {what} than an earlier row of their image"].append(f"{entry.where} {image!r}")
+    refuse(problems)
+    return found
+
+
+def _box(entry: _Entry) -> Box:
+    texts = [entry.fields.get(end, "") for end in ENDS]
+    return Box(entry.fields["image"], corners_of(texts), Row(entry.where, texts))
+
+
+def _masks(entries: Sequence[_Entry]) -> dict[str, Masks]:
+    """The mask files of the images that have some; of several ignore files, the first counts."""
+    masks: dict[str, Masks] = {}
+    for entry in entries:
+        if file := entry.fields.get("mask"):
+            known = masks.get(entry.fields["image"], Masks((), entry.fields.get("ignore", "")))
+            masks[entry.fields["image"]] = known._replace(objects=(*known.objects, file))
+    return masks
+
+
+DATASET = Table
