@@ -1,0 +1,250 @@
+"""From score maps to metrics: every number here is worked out by hand."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from wsolbench.dataset import Split
+from wsolbench.errors import InputError
+from wsolbench.evaluation import ERRORS, Predictions, Scores, coverage, error_kind, evaluate
+from wsolbench.protocols import Protocol, names, protocol
+
+SIDE = 20
+
+
+def filled(*boxes: tuple[int, int, int, int], value: float = 1.0) -> NDArray[np.float32]:
+    """A map of `SIDE` pixels that is `value` within the half-open boxes and 0 elsewhere."""
+    score_map = np.zeros((SIDE, SIDE), np.float32)
+    for x0, y0, x1, y1 in boxes:
+        score_map[y0:y1, x0:x1] = value
+    return score_map
+
+
+def split_of(*boxes: list[tuple[float, float, float, float]], **more: Any) -> Split:
+    """Images of `SIDE` pixels, one class, with these true boxes."""
+    count = len(boxes)
+    return Split(
+        ids=tuple(f"{index}.jpg" for index in range(count)),
+        labels=np.zeros(count, np.int64),
+        classes=("bird",),
+        read=lambda _: np.zeros((SIDE, SIDE, 3), np.uint8),
+        sizes=np.full((count, 2), SIDE),
+        boxes=tuple(np.array(found, np.float64) for found in boxes),
+        **more,
+    )
+
+
+def predictions(*maps: NDArray[np.float32], right: bool = True) -> Predictions:
+    top5 = np.full((len(maps), 1), 0 if right else 1)
+    return Predictions(top5, np.ones((len(maps), 1), np.float32), np.stack(maps))
+
+
+def fixed(threshold: float = 0.2, **changed: Any) -> Protocol:
+    return replace(protocol("wsolbench_fixed"), threshold=threshold, **changed)
+
+
+def scores(found: Predictions, split: Split, rule: Protocol) -> Scores:
+    return evaluate(found, split, SIDE, rule)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_filled_box_is_a_hit_under_every_protocol(name: str) -> None:
+    rule = replace(protocol(name), geometry="resize224", threshold=0.2)
+
+    found = scores(predictions(filled((4, 5, 14, 17))), split_of([(4, 5, 14, 17)]), rule)
+
+    assert found.metrics["gt_known_loc"] == 100
+
+
+def test_a_filled_box_has_iou_one_in_the_half_open_convention() -> None:
+    found = scores(predictions(filled((4, 5, 14, 17))), split_of([(4, 5, 14, 17)]), fixed())
+
+    assert found.images["iou"].tolist() == [1.0]
+
+
+def test_a_filled_box_has_iou_below_one_where_the_conventions_disagree() -> None:
+    """Clipping at W - 1 with inclusive pixels: the box 0 0 20 20 is found as 0 0 19 19, 400 of 441 pixels."""
+    rule = fixed(convention="inclusive", clip=True)
+
+    found = scores(predictions(filled((0, 0, 20, 20)) - filled((0, 0, 1, 1))), split_of([(0, 0, 20, 20)]), rule)
+
+    assert found.images["iou"].tolist() == [pytest.approx(400 / 441)]
+
+
+def test_only_the_first_box_counts_where_the_protocol_says_so() -> None:
+    split = split_of([(0, 0, 5, 5), (10, 10, 18, 18)])
+    found = predictions(filled((10, 10, 18, 18)))
+
+    assert scores(found, split, fixed(truths="first")).metrics["gt_known_loc"] == 0
+    assert scores(found, split, fixed(truths="any")).metrics["gt_known_loc"] == 100
+
+
+def test_true_boxes_are_cut_to_whole_pixels_where_the_protocol_says_so() -> None:
+    split = split_of([(4.9, 4.9, 14.9, 14.9)])
+    found = predictions(filled((4, 4, 14, 14)))
+
+    assert scores(found, split, fixed(whole_pixels=True)).images["iou"].tolist() == [1.0]
+    assert scores(found, split, fixed()).images["iou"][0] == pytest.approx(9.1**2 / (200 - 9.1**2))
+
+
+def test_the_largest_contour_is_not_the_largest_rectangle() -> None:
+    """A thin diagonal has the larger rectangle, a block the larger area."""
+    score_map = filled((12, 0, 18, 6))
+    for step in range(11):
+        score_map[8 + step, step] = 1
+    found, split = predictions(score_map), split_of([(12, 0, 18, 6)])
+
+    assert scores(found, split, fixed()).images["box"].tolist() == [[12, 0, 18, 6]]
+    assert scores(found, split, fixed(contours="largest_rect")).images["box"].tolist() == [[0, 8, 11, 19]]
+
+
+def test_an_iou_of_one_half_is_a_hit() -> None:
+    found = scores(predictions(filled((0, 0, 10, 5))), split_of([(0, 0, 10, 10)]), fixed())
+
+    assert found.metrics["gt_known_loc"] == 100
+
+
+def test_top1_loc_needs_box_and_class() -> None:
+    maps = [filled((0, 0, 10, 10)), filled((0, 0, 10, 10)), filled((15, 15, 20, 20)), filled((15, 15, 20, 20))]
+    split = split_of(*[[(0.0, 0.0, 10.0, 10.0)]] * 4)
+    found = Predictions(np.array([[0], [1], [0], [1]]), np.ones((4, 1), np.float32), np.stack(maps))
+
+    metrics = scores(found, split, fixed()).metrics
+
+    assert {name: metrics[name] for name in ("top1_clas", "gt_known_loc", "top1_loc")} == {
+        "top1_clas": 50,
+        "gt_known_loc": 50,
+        "top1_loc": 25,
+    }
+
+
+def two_levels(wide: tuple[int, int, int, int], narrow: tuple[int, int, int, int]) -> NDArray[np.float32]:
+    """0.5 in the wide box, 1 in the narrow one: thresholds below 0.5 find the former, above the latter."""
+    return np.maximum(filled(wide, value=0.5), filled(narrow))
+
+
+def test_the_oracle_chooses_its_threshold_on_the_test_images() -> None:
+    found = predictions(two_levels((0, 0, 20, 19), (5, 5, 10, 10)))
+
+    metrics = scores(found, split_of([(5, 5, 10, 10)]), replace(fixed(), threshold="oracle")).metrics
+
+    assert metrics["gt_known_loc"] == metrics["max_box_acc"] == 100
+    assert metrics["threshold"] == pytest.approx(
+        50, abs=0.3
+    )  # 127 of 255 levels: the first threshold with int(255 t) = 127
+    assert metrics["gt_known_loc_at_20"] == 0
+
+
+def test_the_held_out_threshold_is_chosen_on_the_held_out_images_alone() -> None:
+    test, held_out = split_of([(5, 5, 10, 10)]), split_of([(0, 0, 20, 20)])
+    score_map = two_levels((0, 0, 20, 19), (5, 5, 10, 10))
+    rule = protocol("wsolbench")
+
+    found = evaluate(predictions(score_map), test, SIDE, rule, (score_map[None], held_out))
+
+    assert found.metrics["threshold"] == 0  # the lowest that finds the wide box
+    assert found.metrics["gt_known_loc"] == 0
+    assert found.metrics["optimism"] == 100
+
+
+def test_without_held_out_images_their_protocol_is_refused() -> None:
+    with pytest.raises(InputError, match="chooses its threshold on held-out images, and there are none"):
+        scores(predictions(filled((0, 0, 5, 5))), split_of([(0, 0, 5, 5)]), protocol("wsolbench"))
+
+
+def test_max_box_acc_v2_takes_every_contour() -> None:
+    """The object is the smaller of two blobs: the largest contour never finds it, all contours do."""
+    found = predictions(filled((0, 0, 10, 10), (14, 14, 18, 18)))
+
+    metrics = scores(found, split_of([(14, 14, 18, 18)]), fixed()).metrics
+
+    assert (metrics["max_box_acc"], metrics["max_box_acc_v2"]) == (0, 100)
+
+
+def test_objects_are_small_medium_or_large_by_the_share_of_the_image() -> None:
+    boxes = [(0.0, 0.0, 7.0, 8.0), (0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 18.0, 10.0)]  # 14 %, 25 %, 45 %
+    maps = [filled((0, 0, 7, 8)), filled((15, 15, 18, 18)), filled((0, 0, 18, 10))]
+
+    metrics = scores(predictions(*maps), split_of(*([box] for box in boxes)), fixed()).metrics
+
+    assert [metrics[f"gt_known_loc_{size}"] for size in ("small", "medium", "large")] == [100, 0, 100]
+
+
+@pytest.mark.parametrize(
+    ("box", "truths", "kind"),
+    [
+        ((0, 0, 10, 10), [(0, 0, 10, 10)], "none"),
+        ((0, 0, 4, 4), [(0, 0, 10, 10)], "part"),  # all of it on the object, 16 of 100
+        ((0, 0, 20, 20), [(0, 0, 10, 10)], "more"),  # all of the object, 100 of 400
+        ((0, 0, 20, 20), [(0, 0, 8, 8), (12, 12, 20, 20)], "multiple"),
+        ((15, 15, 20, 20), [(0, 0, 10, 10)], "other"),
+        ((5, 5, 20, 20), [(0, 0, 10, 10)], "other"),  # 25 of the box's 225 and of the object's 100
+    ],
+)
+def test_errors_are_told_apart(box: tuple[int, ...], truths: list[tuple[float, ...]], kind: str) -> None:
+    assert error_kind(np.array(box), np.array(truths, np.float64)) == kind
+
+
+def test_a_hit_of_the_wrong_class_is_an_error_of_class() -> None:
+    found = scores(predictions(filled((0, 0, 10, 10)), right=False), split_of([(0, 0, 10, 10)]), fixed())
+
+    assert [ERRORS[index] for index in found.images["error"]] == ["class"]
+    assert found.metrics["error_class"] == 100
+
+
+def test_a_class_without_images_has_no_accuracy() -> None:
+    split = replace(split_of([(0, 0, 10, 10)]), classes=("bird", "absent"))
+
+    found = scores(predictions(filled((0, 0, 10, 10))), split, fixed())
+
+    assert found.classes["gt_known_loc"][0] == 100
+    assert np.isnan(found.classes["gt_known_loc"][1])
+
+
+def test_coverage_counts_the_body_above_the_threshold() -> None:
+    body = filled((0, 0, 10, 10)).astype(bool)
+
+    assert coverage(filled((0, 0, 5, 10)), body, 0.2) == 0.5
+
+
+def test_body_coverage_is_a_metric_where_there_are_bodies() -> None:
+    body = filled((0, 0, 10, 10)).astype(bool)
+
+    metrics = scores(
+        predictions(filled((0, 0, 5, 10))), split_of([(0, 0, 10, 10)], body=lambda _: body), fixed()
+    ).metrics
+
+    assert metrics["body_coverage"] == 50
+
+
+def test_px_ap_of_a_perfect_map_is_100() -> None:
+    mask = filled((0, 0, 10, 10)).astype(np.uint8)
+
+    metrics = scores(
+        predictions(filled((0, 0, 10, 10))), split_of([(0, 0, 10, 10)], mask=lambda _: mask), fixed()
+    ).metrics
+
+    assert metrics["px_ap"] == pytest.approx(100)
+
+
+def test_a_constant_map_is_a_miss_and_no_error() -> None:
+    found = scores(predictions(np.full((SIDE, SIDE), 3.0, np.float32)), split_of([(5, 5, 15, 15)]), fixed())
+
+    assert found.metrics["gt_known_loc"] == 0
+
+
+def test_a_map_that_is_not_finite_is_a_miss_and_no_error() -> None:
+    score_map = filled((5, 5, 15, 15))
+    score_map[0, 0] = np.nan
+
+    assert scores(predictions(score_map), split_of([(5, 5, 15, 15)]), fixed()).metrics["gt_known_loc"] == 0
+
+
+def test_truths_follow_the_image_into_the_networks_input() -> None:
+    """An image of 40 x 10 pixels, whose right half is the object, seen as 20 x 20."""
+    split = replace(split_of([(20, 0, 40, 10)]), sizes=np.array([[40, 10]]))
+
+    assert scores(predictions(filled((10, 0, 20, 20))), split, fixed()).images["iou"].tolist() == [1.0]

@@ -1,0 +1,169 @@
+"""Anybody's score maps against the truth, and baselines."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from wsolbench import protocols
+from wsolbench.dataset import Split
+from wsolbench.errors import InputError
+from wsolbench.score import baseline, score
+
+SIZES = ((40, 30), (50, 60), (64, 64))
+BOXES = ((4.0, 6.0, 30.0, 21.0), (10.0, 10.0, 40.0, 55.0), (0.0, 0.0, 64.0, 32.0))
+
+
+def split_of() -> Split:
+    """Three images of different sizes, one box each."""
+    return Split(
+        ids=("a/one.jpg", "a/two.jpg", "b/three.jpg"),
+        labels=np.zeros(3, np.int64),
+        classes=("bird",),
+        read=lambda index: np.zeros((*SIZES[index][::-1], 3), np.uint8),
+        sizes=np.array(SIZES),
+        boxes=tuple(np.array([box]) for box in BOXES),
+    )
+
+
+def perfect(size: tuple[int, int], box: tuple[float, ...]) -> NDArray[np.float32]:
+    """The true box filled."""
+    score_map = np.zeros(size[::-1], np.float32)
+    x0, y0, x1, y1 = map(round, box)
+    score_map[y0:y1, x0:x1] = 1
+    return score_map
+
+
+def in_input(side: int) -> list[NDArray[np.float32]]:
+    scaled = [tuple(np.array(box) * side / np.tile(size, 2)) for size, box in zip(SIZES, BOXES, strict=True)]
+    return [perfect((side, side), box) for box in scaled]
+
+
+def save(folder: Path, maps: list[NDArray[Any]]) -> Path:
+    for name, score_map in zip(split_of().ids, maps, strict=True):
+        path = folder / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, score_map)
+    return folder
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    return save(tmp_path, [perfect(size, box) for size, box in zip(SIZES, BOXES, strict=True)])
+
+
+def test_perfect_maps_score_100_under_our_protocol(original: Path) -> None:
+    rule = protocols.protocol(protocols.DEFAULT)
+
+    metrics = score(original, split_of(), rule, "original", (original, split_of())).metrics
+
+    assert {metrics[name] for name in ("gt_known_loc", "mean_iou", "max_box_acc", "max_box_acc_v2")} == {100}
+
+
+@pytest.mark.parametrize(
+    ("name", "mean_iou"),
+    [
+        # each true box as inclusive pixels over the same box found with x1, y1 exclusive: nothing is lost ...
+        ("adl2019", 100.0),
+        ("adl2019_rect", 100.0),
+        ("acol_spg", 100.0),
+        # ... but where boxes end at W - 1, the third loses its last column: 65 x 33 pixels, 64 x 33 of them found
+        ("wsolevaluation", 100 * (1 + 1 + 64 / 65) / 3),
+        ("wsolbench_fixed", 100.0),
+    ],
+)
+def test_what_perfect_maps_score_under_each_protocol(original: Path, name: str, mean_iou: float) -> None:
+    found = score(original, split_of(), protocols.protocol(name), "original", None)
+
+    assert found.metrics["gt_known_loc"] == 100
+    assert found.metrics["mean_iou"] == pytest.approx(mean_iou)
+
+
+def test_maps_in_the_space_of_a_networks_input(tmp_path: Path) -> None:
+    found = score(save(tmp_path, in_input(60)), split_of(), protocols.protocol("wsolbench_fixed"), "input", None)
+
+    assert found.metrics["gt_known_loc"] == 100
+
+
+def test_all_maps_in_one_archive(tmp_path: Path) -> None:
+    names = [name.removesuffix(".jpg") for name in split_of().ids]
+    np.savez(tmp_path / "maps.npz", **dict(zip(names, in_input(60), strict=True)))
+
+    found = score(tmp_path / "maps.npz", split_of(), protocols.protocol("wsolbench_fixed"), "input", None)
+
+    assert found.metrics["gt_known_loc"] == 100
+
+
+def test_maps_are_scaled_to_the_unit_interval(original: Path, tmp_path: Path) -> None:
+    shifted = save(tmp_path / "shifted", [5 * np.load(original / f"{name}.npy") - 3 for name in split_of().ids])
+
+    found = score(shifted, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+    assert found.metrics["gt_known_loc"] == 100
+
+
+def test_a_map_of_another_size_is_refused_not_resized(original: Path) -> None:
+    np.save(original / "a/two.jpg.npy", np.zeros((224, 224)))
+
+    with pytest.raises(InputError, match=r"a/two.jpg: 224 x 224, not 60 x 50\n1 of 3 score maps have the wrong size"):
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
+def test_a_missing_map_is_named(original: Path) -> None:
+    (original / "b/three.jpg.npy").unlink()
+
+    with pytest.raises(InputError, match=r"for 1 images \(such as three.jpg.npy or three.npy\): b/three.jpg"):
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
+def test_a_map_that_is_not_finite_is_named(original: Path) -> None:
+    score_map = np.load(original / "a/two.jpg.npy")
+    score_map[0, 0] = np.inf
+    np.save(original / "a/two.jpg.npy", score_map)
+
+    with pytest.raises(InputError, match=r"the score map of a/two.jpg is not finite everywhere"):
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
+def test_a_torn_file_is_named(original: Path) -> None:
+    path = original / "a/two.jpg.npy"
+    path.write_bytes(path.read_bytes()[:40])
+
+    with pytest.raises(InputError, match=r"two.jpg.npy holds no score map"):
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
+def test_pickled_maps_are_not_loaded(original: Path) -> None:
+    np.save(original / "a/two.jpg.npy", np.array([{"a": 1}], object), allow_pickle=True)
+
+    with pytest.raises(InputError, match=r"two.jpg.npy holds no score map"):
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
+def test_the_whole_image_overlaps_by_the_share_of_the_object() -> None:
+    rule = protocols.protocol("wsolbench_fixed")
+
+    found = baseline("whole", split_of(), 224, rule)
+
+    shares = [390 / 1200, 1350 / 3000, 2048 / 4096]
+    assert found.images["iou"].tolist() == pytest.approx(shares)
+    assert found.metrics["gt_known_loc"] == pytest.approx(100 / 3)
+
+
+def test_the_centre_box_has_half_the_area() -> None:
+    centred = replace(split_of(), boxes=tuple(np.array([[0.0, 0.0, *size]]) for size in SIZES))
+
+    found = baseline("centre", centred, 224, protocols.protocol("wsolbench_fixed"))
+
+    assert found.images["iou"].tolist() == pytest.approx([158 * 158 / 224**2] * 3)
+
+
+def test_random_maps_are_the_same_each_time() -> None:
+    rule = protocols.protocol("wsolbench_fixed")
+
+    first, second = (baseline("random", split_of(), 64, rule).images["box"].tolist() for _ in range(2))
+
+    assert first == second

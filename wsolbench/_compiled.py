@@ -1,0 +1,37 @@
+"""Compilation by numba: cached on disk where there is a place for it, and announced when it really happens."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import njit
+from numba.core import event
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+class _Announcement(event.Listener):
+    """Says once on stderr that kernels of this package are being compiled, since nothing else moves meanwhile."""
+
+    said = False
+
+    def on_start(self, event: event.Event) -> None:
+        if not self.said and event.data["dispatcher"].py_func.__module__.startswith("wsolbench."):
+            self.said = True
+            sys.stderr.write("wsolbench: compiling the evaluation kernels once (about 15 s)\n")
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Announcement())
+
+
+def compiled(function: Function) -> Function:
+    """`function` as machine code that releases the GIL; compiled at its first call."""
+    kernel: Any
+    try:
+        kernel = njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
+        kernel = njit(nogil=True)(function)
+    return kernel

@@ -1,0 +1,289 @@
+"""From a network's predictions on a split to the metrics of a protocol."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsolbench import boxes, scoremaps
+from wsolbench.dataset import Split
+from wsolbench.errors import InputError
+from wsolbench.geometry import window
+from wsolbench.metrics import BoxAccuracies, BoxAccuracy, PixelAveragePrecision, threshold_grid
+from wsolbench.protocols import Protocol
+
+CHUNK = 64
+"""Images whose full-size score maps are in memory at once."""
+
+HIT = 0.5
+COVERED = 0.2
+"""Share of its maximum above which a score map covers an object's body, whatever the protocol's threshold."""
+IOUS = (0.3, HIT, 0.7)
+SMALL, LARGE = 0.15, 0.45
+"""Shares of the image that the largest true box of a small image is below, and of a large one at least."""
+
+ERRORS = ("none", "class", "part", "more", "multiple", "other")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says of a split's images, in their order.
+
+    Args:
+        top5: (N, 5) int64 classes, the likeliest first; fewer columns where there are fewer classes.
+        probabilities: (N, 5) float32, of these classes.
+        score_maps: (N, h, w) float32 of the images' labels, as the network gives them.
+    """
+
+    top5: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    score_maps: scoremaps.Maps
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Score maps in [0, 1] at the size they are scored at, and the truth in their pixels.
+
+    Args:
+        maps: (N, H, W) float32.
+        truths: for each map its true boxes (M, 4), those that count.
+        masks: (N, H, W) uint8, 1 object, 0 background, 255 not scored; None where there are none.
+        bodies: (N, H, W) bool; None where there are none.
+    """
+
+    maps: scoremaps.Maps
+    truths: list[NDArray[np.float64]]
+    masks: NDArray[np.uint8] | None
+    bodies: NDArray[np.bool_] | None
+
+
+Chunks = Callable[[], Iterator[Chunk]]
+"""All images of a split, as often as they are asked for."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a protocol says of a trial.
+
+    Args:
+        metrics: in percent, of the names in `protocols.METRICS`.
+        images: by name, one value per image: `box`, `iou`, `error` (an index of `ERRORS`), and what the split knows.
+        classes: by name, one value in percent per class: `top1_clas`, `gt_known_loc`, `top1_loc`.
+        curve: (T,) GT-known Loc, %, at each threshold of `metrics.threshold_grid`.
+    """
+
+    metrics: dict[str, float]
+    images: dict[str, NDArray[Any]]
+    classes: dict[str, NDArray[np.float64]]
+    curve: NDArray[np.float64]
+
+
+def collect(outputs: Iterable[tuple[Tensor, Tensor]]) -> Predictions:
+    """The predictions of all batches of logits (N, K) and score maps (N, h, w)."""
+    classes, probabilities, maps = [], [], []
+    for logits, score_maps in outputs:
+        top = logits.softmax(1).topk(min(5, logits.shape[1]))
+        classes.append(top.indices)
+        probabilities.append(top.values)
+        maps.append(score_maps)
+    return Predictions(*(torch.cat(parts).numpy() for parts in (classes, probabilities, maps)))
+
+
+def evaluate(
+    predictions: Predictions,
+    split: Split,
+    side: int,
+    protocol: Protocol,
+    held_out: tuple[scoremaps.Maps, Split] | None = None,
+) -> Scores:
+    """The scores of a split's predictions.
+
+    Args:
+        predictions: for the images of `split`, made in the protocol's geometry.
+        split: the truth.
+        side: of the network's input, pixels.
+        protocol: how a score map becomes a box, and a box a hit.
+        held_out: score maps and truth of the images that a threshold may be chosen on.
+
+    Raises:
+        InputError: the protocol chooses its threshold on held-out images and there are none.
+    """
+    chosen_on = None if held_out is None else network_chunks(*held_out, side, protocol)
+    found = localization(network_chunks(predictions.score_maps, split, side, protocol), protocol, chosen_on)
+    top1 = predictions.top5[:, 0] == split.labels
+    top5 = (predictions.top5 == split.labels[:, None]).any(1)
+    hit = found.images["iou"] >= HIT
+    error = np.where(hit & ~top1, ERRORS.index("class"), found.images["error"])
+    metrics = {
+        "top1_clas": _percent(top1),
+        "top5_clas": _percent(top5),
+        "top1_loc": _percent(hit & top1),
+        "top5_loc": _percent(hit & top5),
+        **found.metrics,
+        **{f"error_{name}": _percent(error == index) for index, name in enumerate(ERRORS) if index},
+    }
+    shares = {"top1_clas": top1, "gt_known_loc": hit, "top1_loc": hit & top1}
+    classes = {name: _by_class(split, values) for name, values in shares.items()}
+    return Scores(metrics, {**found.images, "error": error}, classes, found.curve)
+
+
+def localization(chunks: Chunks, protocol: Protocol, held_out: Chunks | None = None) -> Scores:
+    """The scores that need no class: of score maps against boxes and masks."""
+    best, every = _accuracies(chunks, protocol, "largest"), _accuracies(chunks, protocol, "all")
+    curve = best["accuracy"][IOUS.index(HIT)]
+    threshold = _threshold(protocol, curve, held_out)
+    images = _joined(_localize(chunk, protocol, threshold) for chunk in chunks())
+    hit = images["iou"] >= HIT
+    metrics = {
+        "gt_known_loc": _percent(hit),
+        "mean_iou": _percent(images["iou"]),
+        "max_box_acc": best["max_box_acc"],
+        "max_box_acc_v2": every["max_box_acc_v2"],
+        "threshold": 100 * threshold,
+        "gt_known_loc_at_20": float(curve[200]),
+        "optimism": best["max_box_acc"] - _percent(hit),
+        **_strata(images["size"], hit),
+    }
+    if "body_coverage" in images:
+        metrics["body_coverage"] = _percent(images["body_coverage"])
+    if (px_ap := _px_ap(chunks)) is not None:
+        metrics["px_ap"] = px_ap
+    return Scores(metrics, images, {}, curve)
+
+
+def network_chunks(score_maps: scoremaps.Maps, split: Split, side: int, protocol: Protocol) -> Chunks:
+    """A network's own score maps (N, h, w), resized to its input of `side` pixels, and the truth there."""
+
+    def chunks() -> Iterator[Chunk]:
+        for start in range(0, len(split), CHUNK):
+            indices = range(start, min(start + CHUNK, len(split)))
+            seen = [window(protocol.geometry, split.sizes[index], side) for index in indices]
+            maps = scoremaps.resized(score_maps[indices.start : indices.stop], side, side, protocol.interpolation)
+            pairs = list(zip(seen, indices, strict=True))
+            yield Chunk(
+                scoremaps.min_max(maps),
+                [counting(view.boxes(split.boxes[i], split.sizes[i]), protocol) for view, i in pairs],
+                None if split.mask is None else np.stack([view.mask(split.mask(i)) for view, i in pairs]),
+                None if split.body is None else np.stack([view.mask(split.body(i)) for view, i in pairs]),
+            )
+
+    return chunks
+
+
+def counting(truths: NDArray[np.float64], protocol: Protocol) -> NDArray[np.float64]:
+    """Those of an image's true boxes that count, as the protocol rounds them."""
+    if protocol.whole_pixels:
+        truths = np.trunc(truths)
+    return truths[:1] if protocol.truths == "first" else truths
+
+
+def _accuracies(chunks: Chunks, protocol: Protocol, contours: str) -> BoxAccuracies:
+    """At every threshold, for the protocol's contour or for all contours."""
+    chosen: Any = protocol.contours if contours == "largest" else contours
+    accuracy = BoxAccuracy(threshold_grid(), IOUS, chosen, convention=protocol.convention, clip=protocol.clip)
+    for chunk in chunks():
+        accuracy.update(chunk.maps, chunk.truths)
+    return accuracy.compute()
+
+
+def _threshold(protocol: Protocol, curve: NDArray[np.float64], held_out: Chunks | None) -> float:
+    """The protocol's threshold, in [0, 1]; of equally good ones the lowest."""
+    if isinstance(protocol.threshold, float):
+        return protocol.threshold
+    if protocol.threshold == "held_out":
+        if held_out is None:
+            raise InputError("the protocol chooses its threshold on held-out images, and there are none")
+        curve = _accuracies(held_out, protocol, "largest")["accuracy"][IOUS.index(HIT)]
+    return float(threshold_grid()[int(curve.argmax())])
+
+
+def _localize(chunk: Chunk, protocol: Protocol, threshold: float) -> dict[str, NDArray[Any]]:
+    """Image by image: the box, its IoU, the kind of error if it is no hit, the size of the object."""
+    found = boxes.boxes_at_thresholds(chunk.maps, [threshold], protocol.contours, clip=protocol.clip)[:, 0]
+    overlaps = map(boxes.box_iou, found[:, None].astype(float), chunk.truths, itertools.repeat(protocol.convention))
+    area = chunk.maps.shape[1] * chunk.maps.shape[2]
+    images = {
+        "box": found,
+        "iou": np.array([overlap.max() for overlap in overlaps]),
+        "error": np.array([ERRORS.index(error) for error in map(error_kind, found, chunk.truths)]),
+        "size": np.array([_areas(truths).max() / area for truths in chunk.truths]),
+    }
+    if chunk.bodies is not None:
+        images["body_coverage"] = np.array(
+            [coverage(*pair, COVERED) for pair in zip(chunk.maps, chunk.bodies, strict=True)]
+        )
+    return images
+
+
+def error_kind(box: NDArray[np.int64], truths: NDArray[np.float64]) -> str:
+    """What a box (4,) does wrong among its image's true boxes (M, 4): one of `ERRORS`, never `class`.
+
+    `multiple`: it covers more than 0.3 of each of two objects; `part`: more than half of it lies on the object it
+    overlaps most; `more`: it covers more than 0.7 of that object (Gao et al., TS-CAM, ICCV 2021, section 4.3).
+    """
+    corners = box.astype(float)
+    shared = np.clip(np.minimum(corners[2:], truths[:, 2:]) - np.maximum(corners[:2], truths[:, :2]), 0, None).prod(1)
+    own, theirs = _areas(corners[None])[0], _areas(truths)
+    if (shared / (own + theirs - shared)).max() >= HIT:
+        return "none"
+    of_object = np.divide(shared, theirs, out=np.zeros_like(shared), where=theirs > 0)
+    if (of_object > 0.3).sum() > 1:  # noqa: PLR2004
+        return "multiple"
+    if own > 0 and shared.max() / own > 0.5:  # noqa: PLR2004
+        return "part"
+    return "more" if of_object[shared.argmax()] > 0.7 else "other"  # noqa: PLR2004
+
+
+def coverage(score_map: scoremaps.Maps, body: NDArray[np.bool_], threshold: float) -> float:
+    """Share of the body's pixels whose score is above `threshold` times the maximum, in [0, 1].
+
+    Args:
+        score_map: (H, W) in [0, 1]; it counts in 256 levels, as for boxes.
+        body: (H, W).
+        threshold: in [0, 1].
+    """
+    levels = (score_map.astype(np.float64) * 255).astype(np.uint8)
+    above = levels > int(threshold * levels.max())
+    return float(above[body].mean()) if body.any() else 0.0
+
+
+def _px_ap(chunks: Chunks) -> float | None:
+    precision = PixelAveragePrecision()
+    masked = False
+    for chunk in chunks():
+        if chunk.masks is None:
+            break
+        precision.update(chunk.maps, chunk.masks)
+        masked = True
+    return precision.compute() if masked else None
+
+
+def _strata(sizes: NDArray[np.float64], hit: NDArray[np.bool_]) -> dict[str, float]:
+    """GT-known Loc by the share of the image that its largest true box covers; a stratum without images is left out."""
+    strata = {"small": sizes < SMALL, "medium": (sizes >= SMALL) & (sizes < LARGE), "large": sizes >= LARGE}
+    return {f"gt_known_loc_{name}": _percent(hit[chosen]) for name, chosen in strata.items() if chosen.any()}
+
+
+def _by_class(split: Split, values: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Percent in each class; NaN for a class without images."""
+    count = np.bincount(split.labels, minlength=len(split.classes))
+    total = np.bincount(split.labels, weights=values, minlength=len(split.classes))
+    return np.divide(100 * total, count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+def _areas(found: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (found[:, 2:] - found[:, :2]).prod(1)
+
+
+def _joined(parts: Iterable[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    found = list(parts)
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def _percent(values: NDArray[Any]) -> float:
+    return 100 * float(np.sum(values)) / len(values)
