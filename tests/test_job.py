@@ -1,0 +1,382 @@
+import errno
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests import fake_data
+from tests.conftest import NAN_METHOD, QUICK, method_folder
+from wsolbench import checkpoint, files, job, loop, methods, plugins, recipe, store
+from wsolbench.errors import InputError
+from wsolbench.loop import DivergedError
+from wsolbench.place import Place
+from wsolbench.store import Store
+from wsolbench.trial import Trial
+
+DRAWING = {"adl", "has", "cutmix"}
+"""Small methods that draw, in the network or before it; the others are marked `full`."""
+
+Trained = tuple[Trial, Place, dict[str, Any]]
+
+
+def trial_of(**settings: Any) -> Trial:
+    return recipe.complete({**QUICK, **settings})
+
+
+def stop_after(epoch: int, error: BaseException) -> job.Say:
+    def say(row: Mapping[str, Any]) -> None:
+        if row["epoch"] == epoch:
+            raise error
+
+    return say
+
+
+def interrupt(trial: Trial, place: Place, epoch: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        job.run(trial, place, stop_after(epoch, KeyboardInterrupt()))
+
+
+# The record
+
+
+def test_record_is_of_the_trial(trained: Trained) -> None:
+    trial, place, record = trained
+
+    assert (record["id"], record["trial"]) == (trial.id, trial.spec())
+    assert record == Store(place.results).record(trial.id)
+
+
+def test_record_has_finite_metrics_of_its_protocol(trained: Trained) -> None:
+    record = trained[2]
+
+    metrics = record["results"][record["protocol"]]
+    assert {"top1_clas", "gt_known_loc", "top1_loc"} <= metrics.keys()
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_record_has_a_line_for_each_epoch(trained: Trained) -> None:
+    trial, _, record = trained
+
+    assert [row["epoch"] for row in record["epochs"]] == list(range(1, trial.epochs + 1))
+    assert all(np.isfinite(row["loss"]) for row in record["epochs"])
+
+
+def test_record_has_the_digest_of_the_last_checkpoint(trained: Trained) -> None:
+    trial, place, record = trained
+    net, _ = job.network(trial, place, job.splits(trial, place).test)
+
+    epoch = checkpoint.resume(Store(place.results).path(trial.id, "checkpoint"), net, loop.optimizer(net, trial))
+
+    assert (epoch, checkpoint.digest(net)) == (trial.epochs, record["weights_digest"])
+
+
+def test_record_says_what_the_numbers_were_computed_with(trained: Trained) -> None:
+    environment = trained[2]["environment"]
+
+    assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert environment["threads"] == QUICK["threads"]
+
+
+def test_record_counts_the_images(trained: Trained) -> None:
+    images = trained[2]["images"]
+
+    assert images["train"] + images["held_out"] == images["test"] == 12
+
+
+def test_record_holds_no_path(trained: Trained) -> None:
+    _, place, record = trained
+
+    text = json.dumps(record)
+
+    assert str(place.results) not in text
+    assert str(place.data) not in text
+
+
+def test_stored_trial_is_not_trained_again(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, place, record = trained
+    monkeypatch.setattr(loop, "Trainer", None)
+
+    assert job.run(trial, place) == record
+
+
+def test_stored_trial_needs_no_data(trained: Trained) -> None:
+    trial, place, record = trained
+
+    assert job.run(trial, replace(place, data=None)) == record
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_trial_runs_with_its_number_of_threads(place: Place, threads: int) -> None:
+    record = job.run(trial_of(threads=threads, epochs=1), place)
+
+    torch.set_num_threads(1)
+    assert record["environment"]["threads"] == threads
+
+
+def test_no_epochs_evaluate_the_network_as_it_is(place: Place) -> None:
+    record = job.run(trial_of(epochs=0), place)
+
+    assert record["epochs"] == []
+    assert not Store(place.results).path(record["id"], "checkpoint").exists()
+
+
+# The same again
+
+
+def test_same_trial_elsewhere_has_the_same_numbers(trained: Trained, place: Place) -> None:
+    trial, _, record = trained
+
+    again = job.run(trial, place)
+
+    assert again["weights_digest"] == record["weights_digest"]
+    assert again["results"] == record["results"]
+
+
+@pytest.mark.parametrize("setting", [{"workers": 2}, {"device": "cpu"}])
+def test_place_does_not_change_the_numbers(trained: Trained, place: Place, setting: dict[str, Any]) -> None:
+    trial, _, record = trained
+
+    again = job.run(trial, replace(place, **setting))
+
+    assert (again["weights_digest"], again["results"]) == (record["weights_digest"], record["results"])
+
+
+def test_another_seed_has_other_weights(trained: Trained, place: Place) -> None:
+    trial, _, record = trained
+
+    assert job.run(replace(trial, seed=1), place)["weights_digest"] != record["weights_digest"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in DRAWING else pytest.mark.full) for name in plugins.names(methods)]
+)
+def test_interrupted_trial_goes_on_bit_for_bit(place: Place, name: str) -> None:
+    trial = trial_of(method=name, epochs=3)
+    whole = job.run(trial, replace(place, results=place.results.with_name("whole")))
+
+    interrupt(trial, place, 1)
+    interrupt(trial, place, 2)
+    resumed = job.run(trial, place)
+
+    assert resumed["weights_digest"] == whole["weights_digest"]
+    assert resumed["results"] == whole["results"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batch_normalisation_goes_on_bit_for_bit_too(place: Place, precision: str) -> None:
+    trial = trial_of(backbone="mobilenet_v1", precision=precision)
+    whole = job.run(trial, replace(place, results=place.results.with_name("whole")))
+
+    interrupt(trial, place, 1)
+
+    assert job.run(trial, place)["weights_digest"] == whole["weights_digest"]
+
+
+def test_record_of_a_resumed_trial_has_every_epoch(place: Place) -> None:
+    trial = trial_of(epochs=3)
+    interrupt(trial, place, 1)
+
+    record = job.run(trial, place)
+
+    assert [row["epoch"] for row in record["epochs"]] == [1, 2, 3]
+
+
+def test_damaged_checkpoint_does_not_change_the_numbers(place: Place) -> None:
+    trial = trial_of(epochs=3)
+    whole = job.run(trial, replace(place, results=place.results.with_name("whole")))
+    interrupt(trial, place, 2)
+    newest = max(Store(place.results).path(trial.id, "checkpoint").glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+
+    assert job.run(trial, place)["weights_digest"] == whole["weights_digest"]
+
+
+def test_two_attempts_at_once_give_one_record(place: Place) -> None:
+    trial = trial_of()
+    other: list[dict[str, Any]] = []
+
+    def say(row: Mapping[str, Any]) -> None:
+        if row["epoch"] == 1 and not other:
+            other.append({})
+            other[0] = job.run(trial, place)  # overtakes this one
+
+    record = job.run(trial, place, say)
+
+    assert record == other[0]
+    assert len(Store(place.results).attempts(trial.id)) == 2
+
+
+# What ends badly
+
+
+def test_interrupted_trial_says_so(place: Place) -> None:
+    trial = trial_of()
+
+    interrupt(trial, place, 1)
+
+    assert Store(place.results).state(trial.id) == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "failed"),
+        (torch.OutOfMemoryError("no room"), "oom"),
+        (DivergedError("no number"), "diverged"),
+    ],
+)
+def test_what_stopped_a_trial_is_written_down(place: Place, error: Exception, kind: str) -> None:
+    trial = trial_of()
+    with pytest.raises(type(error)):
+        job.run(trial, place, stop_after(1, error))
+
+    (attempt,) = Store(place.results).attempts(trial.id)
+    assert attempt.exit()["kind"] == kind
+    assert attempt.exit()["message"] == f"{type(error).__name__}: {error}"
+    assert "Traceback" in (attempt.folder / "log.txt").read_text(encoding="utf-8")
+
+
+def test_loss_that_is_no_number_ends_a_trial_as_diverged(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = method_folder(tmp_path / "methods", nan_in_epoch_2=NAN_METHOD)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
+    trial = trial_of(method="nan_in_epoch_2", epochs=3)
+
+    with pytest.raises(DivergedError, match=r"^the loss is nan in the batch of images \S+\.jpg(, \S+\.jpg)*$") as caught:
+        job.run(trial, place)
+
+    kept = Store(place.results)
+    ended = kept.attempts(trial.id)[0].exit()
+    assert (ended["kind"], ended["message"]) == ("diverged", f"DivergedError: {caught.value}")
+    assert (kept.state(trial.id), kept.record(trial.id)) == ("failed", None)
+    assert [row["epoch"] for row in kept.attempts(trial.id)[0].epochs()] == [1]
+
+
+def test_weights_that_are_no_numbers_make_no_record(place: Place) -> None:
+    trial = trial_of(epochs=1, lr=1e38, head_lr=1e38, batch_size=100)  # the only loss is a number
+
+    with pytest.raises(DivergedError, match=r"^the scores are not finite in the batch of images \S+\.jpg, "):
+        job.run(trial, place)
+
+    assert Store(place.results).record(trial.id) is None
+
+
+def test_failed_trial_may_be_run_again(place: Place) -> None:
+    trial = trial_of()
+    with pytest.raises(InputError):
+        job.run(trial, replace(place, data=None))
+
+    job.run(trial, place)
+
+    assert Store(place.results).state(trial.id) == "done"
+
+
+def message_of(trial: Trial, place: Place) -> str:
+    with pytest.raises(InputError) as caught:
+        job.run(trial, place)
+    return str(caught.value)
+
+
+def test_missing_data_folder_is_told(place: Place, tmp_path: Path) -> None:
+    message = message_of(trial_of(), replace(place, data=tmp_path / "cub"))
+
+    reason = f"no CUB-200-2011 in '{tmp_path}/cub' (images.txt is missing)"
+    assert message == f"{reason}; data must be the folder that holds images.txt"
+
+
+def test_weights_of_another_network_are_told(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"features.0.weight": torch.zeros(8, 3, 3, 3)}, path)
+    trial = trial_of(weights=files.sha256(path))
+
+    message = message_of(trial, replace(place, weights=path))
+
+    assert message.startswith("other.safetensors has the weights of another network; missing: conv1.0.weight, ")
+    assert message.endswith("; unexpected: features.0.weight")
+
+
+def test_weights_other_than_the_trial_asks_for_are_told(place: Place, tmp_path: Path) -> None:
+    trial = trial_of(epochs=0)
+    net, _ = job.network(trial, place, job.splits(trial, place).test)
+    path = tmp_path / "own.safetensors"
+    save_file({name: value.contiguous() for name, value in net.backbone.body.state_dict().items()}, path)
+    asked = "0" * 64
+
+    message = message_of(replace(trial, weights=asked), replace(place, weights=path))
+
+    assert message == f"own.safetensors has sha256 {files.sha256(path)}, but the trial asks for {asked}"
+
+
+def test_missing_weights_file_is_told(place: Place) -> None:
+    message = message_of(trial_of(weights="0" * 64), place)
+
+    assert message == f"the trial starts from the weights file of sha256 {'0' * 64}; name it with weights=FILE"
+
+
+@pytest.mark.parametrize(
+    ("setting", "start"),
+    [
+        ({"device": "tpu"}, "device must be auto, cpu or cuda, not 'tpu'"),
+        ({"device": "cuda"}, "device=cuda, but torch "),
+        ({"gpus": 1}, "the job asked for 1 GPU(s), but torch "),
+    ],
+)
+def test_device_that_is_not_there_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], start: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    assert message_of(trial_of(), replace(place, **setting)).startswith(start)
+
+
+def test_job_that_asked_for_a_gpu_runs_without_one_where_the_user_says_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    assert job.run(trial_of(epochs=0), replace(place, gpus=1, device="cpu"))
+
+
+def test_truncated_image_loses_nothing(place: Place, trained: Trained, tmp_path: Path) -> None:
+    data = fake_data.cub(tmp_path / "cub", per_class=8)
+    image = max((data / "images").rglob("*.jpg"))
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    trial = trained[0]
+
+    message = message_of(trial, replace(place, data=data))
+    image.write_bytes(whole)
+    record = job.run(trial, replace(place, data=data))
+
+    assert image.name in message
+    assert record["weights_digest"] == trained[2]["weights_digest"]
+
+
+def test_place_without_room_to_write_is_told(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "results").touch()
+
+    message = message_of(trained[0], replace(trained[1], results=tmp_path / "results"))
+
+    assert message.startswith(f"cannot write to the results folder '{tmp_path}/results': ")
+
+
+def test_broken_record_is_told_and_kept(trained: Trained, tmp_path: Path) -> None:
+    trial, place, _ = trained
+    results = tmp_path / "results"
+    shutil.copytree(place.results, results)
+    path = results / trial.id / "record.json"
+    path.write_bytes(path.read_bytes()[:-10])
+
+    with pytest.raises(store.BrokenRecordError, match="run the trial again with --fresh"):
+        job.run(trial, replace(place, results=results))
+
+    assert path.exists()

@@ -1,0 +1,111 @@
+"""One more protocol on a finished trial, without training."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import QUICK
+from wsolbench import job, loop, protocols, recipe
+from wsolbench.errors import InputError
+from wsolbench.place import Place
+from wsolbench.store import Store
+from wsolbench.trial import Trial
+
+Trained = tuple[Trial, Place, dict[str, Any]]
+
+
+@pytest.fixture
+def copied(trained: Trained, tmp_path: Path) -> tuple[Trial, Place, dict[str, Any]]:
+    """A finished trial to write to."""
+    trial, place, record = trained
+    shutil.copytree(place.results, tmp_path / "results")
+    return trial, replace(place, results=tmp_path / "results"), record
+
+
+@pytest.fixture
+def no_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the stored score maps serve")
+
+    monkeypatch.setattr(loop, "predict", refuse)
+
+
+def test_a_trial_has_every_protocol_of_its_geometry(trained: Trained) -> None:
+    assert set(trained[2]["results"]) == {"wsolbench", "wsolbench_fixed", "wsolevaluation"}
+
+
+@pytest.mark.usefixtures("no_forward_pass")
+@pytest.mark.parametrize("name", ["wsolbench", "wsolbench_fixed", "wsolevaluation"])
+def test_scoring_the_stored_maps_again_equals_the_record_bit_for_bit(copied: Trained, name: str) -> None:
+    trial, place, record = copied
+
+    assert job.rescore(trial, replace(place, protocol=name)).metrics == record["results"][name]
+
+
+@pytest.mark.parametrize("name", ["adl2019", "adl2019_rect", "acol_spg"])
+def test_another_geometry_takes_one_forward_pass_and_no_training(copied: Trained, name: str) -> None:
+    trial, place, record = copied
+
+    found = job.run(trial, replace(place, protocol=name))
+
+    assert found["results"].keys() == {*record["results"], name}
+    assert found["weights_digest"] == record["weights_digest"]
+    assert len(Store(place.results).attempts(trial.id)) == 1
+    geometry = protocols.protocol(name).geometry
+    assert f"{geometry}/test" in Store(place.results).arrays(trial.id, "scoremaps.npz")
+
+
+def test_protocols_of_one_geometry_share_its_forward_pass(copied: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, place, _ = copied
+    job.run(trial, replace(place, protocol="adl2019"))
+    monkeypatch.setattr(loop, "predict", None)
+
+    assert "adl2019_rect" in job.run(trial, replace(place, protocol="adl2019_rect"))["results"]
+
+
+def test_the_network_that_is_scored_is_the_trained_one(copied: Trained) -> None:
+    """The forward pass for a new geometry, made for the old one, gives the stored score maps."""
+    trial, place, _ = copied
+    stored = Store(place.results).arrays(trial.id, "scoremaps.npz")["resize224/test"]
+    Store(place.results).path(trial.id, "scoremaps.npz").unlink()
+
+    job.rescore(trial, replace(place, protocol="wsolevaluation"))
+
+    assert np.array_equal(Store(place.results).arrays(trial.id, "scoremaps.npz")["resize224/test"], stored)
+
+
+def test_a_trial_without_its_last_checkpoint_is_not_scored_as_if_it_were_trained(copied: Trained) -> None:
+    trial, place, _ = copied
+    shutil.rmtree(Store(place.results).path(trial.id, "checkpoint"))
+
+    with pytest.raises(InputError, match=f"no checkpoint of trial {trial.id} .* run it again with --fresh"):
+        job.run(trial, replace(place, protocol="adl2019"))
+
+
+def test_held_out_images_are_not_trained_on(trained: Trained) -> None:
+    trial, place, _ = trained
+
+    images = job.splits(trial, place)
+
+    assert images.train is not None
+    assert images.held_out is not None
+    assert set(images.train.ids).isdisjoint(images.held_out.ids)
+    assert sorted(images.held_out.labels.tolist()) == [0, 1, 2]  # a tenth of four images a class, at least one
+
+
+def test_without_held_out_images_the_fixed_threshold_is_the_default(place: Place) -> None:
+    trial = recipe.complete({**QUICK, "epochs": 1, "held_out": 0.0})
+
+    record = job.run(trial, place)
+
+    assert record["protocol"] == "wsolbench_fixed"
+    assert "wsolbench" not in record["results"]
+
+
+def test_the_protocol_is_no_part_of_the_trial() -> None:
+    with pytest.raises(InputError, match="no field or option 'protocol'"):
+        recipe.complete({**QUICK, "protocol": "adl2019"})

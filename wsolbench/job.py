@@ -1,0 +1,339 @@
+"""The life of a trial: build, train, resume, evaluate, record."""
+
+import os
+import platform
+import resource
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wsolbench import backbones, checkpoint, datasets, evaluation, loop, methods, plugins, protocols, weights
+from wsolbench.batches import Batch, Pixels, stream, test_batches, training_batches
+from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
+from wsolbench.errors import InputError
+from wsolbench.evaluation import Predictions, Scores
+from wsolbench.geometry import Geometry, larger
+from wsolbench.method import Method, Net, build
+from wsolbench.place import Place
+from wsolbench.protocols import Protocol
+from wsolbench.store import Attempt, Store
+from wsolbench.trial import Trial
+
+BEAT = 20.0
+"""Seconds between two signs of life."""
+
+Say = Callable[[Mapping[str, Any]], None]
+
+
+def run(trial: Trial, place: Place, say: Say = lambda _: None) -> dict[str, Any]:
+    """The record of a trial: the stored one, else that of training it here, from its last checkpoint if there is one.
+
+    Args:
+        trial: what to run.
+        place: where.
+        say: is given each epoch's numbers.
+
+    Raises:
+        InputError: the data, weights or device are not what the trial needs.
+        DivergedError: the loss is no number any more.
+    """
+    store = Store(place.results)
+    store.add(trial)
+    record = store.record(trial.id)
+    if record is None:
+        attempt = store.attempt(trial.id)
+        with _ending(attempt):
+            attempt.begin({"commit": commit(), "slurm_job": os.environ.get("SLURM_JOB_ID")})
+            store.put(trial, _Run(trial, place, store, attempt, say).results())
+        record = store.record(trial.id)
+    elif place.protocol not in {None, *record["results"]}:
+        rescore(trial, place)
+        record = store.record(trial.id)
+    assert record is not None  # noqa: S101  it has just been put
+    return record
+
+
+def rescore(trial: Trial, place: Place) -> Scores:
+    """What the place's protocol says of a finished trial, added to its record.
+
+    Stored score maps are scored again as they are; a geometry without any is passed through the network of the last
+    checkpoint first.
+    """
+    store = Store(place.results)
+    name = place.protocol or protocols.DEFAULT
+    images = splits(trial, place)
+    device = settle(trial, place)
+    net, _ = network(trial, place, images.test)
+    net.to(device).to(memory_format=torch.channels_last)
+    if checkpoint.resume(store.path(trial.id, "checkpoint"), net, loop.optimizer(net, trial)) != trial.epochs:
+        raise InputError(f"no checkpoint of trial {trial.id} after its last epoch is left; run it again with --fresh")
+    evaluator = Evaluator(trial, place, images, net, device)
+    evaluator.recall(store)
+    scores = evaluator.scores([name])
+    evaluator.save(store, scores)
+    store.put_scores(trial.id, name, scores[name].metrics)
+    return scores[name]
+
+
+@contextmanager
+def _ending(attempt: Attempt) -> Iterator[None]:
+    """Write down how the attempt ends, and let what ended it pass."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        attempt.end("interrupted")
+        raise
+    except BaseException as error:
+        kinds: dict[type[BaseException], str] = {loop.DivergedError: "diverged", torch.OutOfMemoryError: "oom"}
+        attempt.end(kinds.get(type(error), "failed"), f"{type(error).__name__}: {error}", traceback.format_exc())
+        raise
+    attempt.end("done")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The images that a trial trains on, those a threshold may be chosen on, and those it is tested on."""
+
+    train: Split | None
+    held_out: Split | None
+    test: Split
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One attempt at a trial."""
+
+    trial: Trial
+    place: Place
+    store: Store
+    attempt: Attempt
+    say: Say
+
+    def results(self) -> dict[str, Any]:
+        """Everything a record holds beside the trial."""
+        device = settle(self.trial, self.place)
+        images = splits(self.trial, self.place)
+        net, loaded = network(self.trial, self.place, images.test)
+        net.to(device).to(memory_format=torch.channels_last)
+        groups = parameter_groups(self.trial, net)
+        started = time.monotonic()
+        if images.train is not None and self.trial.epochs:
+            self._train(net, images.train, device)
+        trained = time.monotonic()
+        default = protocols.UNHELD if images.held_out is None else protocols.DEFAULT
+        evaluator = Evaluator(self.trial, self.place, images, net, device)
+        names = dict.fromkeys((*protocols.of_geometry(protocols.protocol(default).geometry), *_named(self.place)))
+        scores = evaluator.scores([name for name in names if evaluator.can(name)])
+        evaluator.save(self.store, scores)
+        return {
+            "protocol": default,
+            "results": {name: found.metrics for name, found in scores.items()},
+            "stages": list(net.backbone.stages),
+            "images": {name: len(split or ()) for name, split in vars(images).items()},
+            "notes": list(dict.fromkeys(note for split in vars(images).values() if split for note in split.notes)),
+            "weights": None if loaded is None else asdict(loaded),
+            "normalisation": net.backbone.normalisation,
+            "parameter_groups": groups,
+            "weights_digest": checkpoint.digest(net),
+            "epochs": self.store.epochs(self.trial.id),
+            "cost": _cost(trained - started, time.monotonic() - trained, device),
+            "environment": environment(device),
+        }
+
+    def _train(self, net: Net, split: Split, device: torch.device) -> None:
+        trial, folder = self.trial, self.store.path(self.trial.id, "checkpoint")
+        sgd = loop.optimizer(net, trial)
+        trainer = loop.Trainer(net, _method(trial), sgd, device, trial.precision)
+        pixels = Pixels(split, larger(trial.image_size))
+        for epoch in range(checkpoint.resume(folder, net, sgd), trial.epochs):
+            started = time.monotonic()
+            loop.set_rates(sgd, trial, epoch)
+            batches = training_batches(pixels, trial, epoch, net.backbone.normalisation, self.place.workers)
+            loss = trainer.epoch(self._beating(batches))
+            checkpoint.write(folder, epoch + 1, self.attempt.folder.name, net, sgd)
+            row = {"epoch": epoch + 1, "loss": loss, "seconds": time.monotonic() - started}
+            self.attempt.epoch(row)
+            self.say(row)
+
+    def _beating(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, with a sign of life every few seconds: an epoch may take hours."""
+        last = time.monotonic()
+        for batch in batches:
+            if time.monotonic() - last > BEAT:
+                self.attempt.beat()
+                last = time.monotonic()
+            yield batch
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores a trained network by protocols, with one forward pass for each geometry they ask for."""
+
+    trial: Trial
+    place: Place
+    images: Splits
+    net: Net
+    device: torch.device
+    passes: dict[str, Predictions] = field(default_factory=dict)  # `geometry/split`
+
+    def can(self, name: str) -> bool:
+        """Whether the protocol has the images it chooses its threshold on."""
+        return protocols.protocol(name).threshold != "held_out" or self.images.held_out is not None
+
+    def scores(self, names: Sequence[str]) -> dict[str, Scores]:
+        """The scores by protocol; `InputError` where held-out images are asked for and there are none."""
+        return {name: self._scores(protocols.protocol(name)) for name in names}
+
+    def recall(self, store: Store) -> None:
+        """Take the passes that are stored already, instead of making them again."""
+        predictions, maps = (store.arrays(self.trial.id, name) for name in ("predictions.npz", "scoremaps.npz"))
+        for key, score_maps in maps.items():
+            self.passes[key] = Predictions(predictions[f"{key}/top5"], predictions[f"{key}/probabilities"], score_maps)
+
+    def save(self, store: Store, scores: Mapping[str, Scores]) -> None:
+        """Keep beside the record what its numbers are made of, image by image; what is there already stays."""
+        test, held_out = self.images.test, self.images.held_out
+        known: dict[str, Any] = {"ids": np.array(test.ids), "labels": test.labels}
+        known["held_out_ids"] = np.array(held_out.ids if held_out else [], np.str_)
+        for key, found in self.passes.items():
+            known |= {f"{key}/top5": found.top5, f"{key}/probabilities": found.probabilities}
+        for name, said in scores.items():
+            known |= {f"{name}/{key}": values for key, values in said.images.items()}
+            known |= {f"{name}/class/{key}": values for key, values in said.classes.items()}
+            known[f"{name}/curve"] = said.curve
+        store.put_arrays(self.trial.id, "predictions.npz", {**store.arrays(self.trial.id, "predictions.npz"), **known})
+        store.put_arrays(self.trial.id, "scoremaps.npz", {key: found.score_maps for key, found in self.passes.items()})
+
+    def _scores(self, protocol: Protocol) -> Scores:
+        test = self._pass(protocol.geometry, "test")
+        held_out = None
+        if self.images.held_out is not None and protocol.threshold == "held_out":
+            held_out = (self._pass(protocol.geometry, "held_out").score_maps, self.images.held_out)
+        return evaluation.evaluate(test, self.images.test, self.trial.image_size, protocol, held_out)
+
+    def _pass(self, geometry: Geometry, name: str) -> Predictions:
+        key = f"{geometry}/{name}"
+        if key not in self.passes:
+            pixels = Pixels(getattr(self.images, name), self.trial.image_size, geometry)
+            normalisation, workers = self.net.backbone.normalisation, self.place.workers
+            batches = test_batches(pixels, self.trial.batch_size, normalisation, workers)
+            self.passes[key] = evaluation.collect(loop.predict(self.net, batches, self.device))
+        return self.passes[key]
+
+
+def settle(trial: Trial, place: Place) -> torch.device:
+    """The device, made ready: the trial's number of threads, nothing that varies from run to run.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+    """
+    wanted = place.device == "cuda" or (place.device == "auto" and place.gpus > 0)
+    if place.device not in {"auto", "cpu", "cuda"}:
+        raise InputError(f"device must be auto, cpu or cuda, not {place.device!r}")
+    if wanted and not torch.cuda.is_available():
+        asked = f"the job asked for {place.gpus} GPU(s)" if place.gpus else "device=cuda"
+        raise InputError(f"{asked}, but torch {torch.__version__} finds no GPU here; say device=cpu to run without one")
+    torch.set_num_threads(trial.threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    use = "cuda" if place.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return torch.device(use)
+
+
+def splits(trial: Trial, place: Place) -> Splits:
+    """The trial's images; those held out are the data set's own, or a share of each class's training images.
+
+    Without either there are none; `InputError` where there is nothing to train on.
+    """
+    dataset = plugins.make(datasets, trial.dataset, trial.dataset_options)
+    test = dataset.split("test", place.data)
+    train = _unless_absent(dataset, "train", place, needed=trial.epochs > 0)
+    held_out = _unless_absent(dataset, "held_out", place)
+    if held_out is None and train is not None and trial.held_out > 0:
+        train, held_out = train.held_out(trial.held_out)
+    return Splits(train, held_out, test)
+
+
+def _unless_absent(dataset: Dataset, name: SplitName, place: Place, *, needed: bool = False) -> Split | None:
+    try:
+        return dataset.split(name, place.data)
+    except NoSplitError:
+        if needed:
+            raise
+        return None
+
+
+def _named(place: Place) -> list[str]:
+    return [] if place.protocol is None else [place.protocol]
+
+
+def network(trial: Trial, place: Place, split: Split) -> tuple[Net, weights.Provenance | None]:
+    """The trial's network before training, and what pretrained weights went into it."""
+    torch.manual_seed(stream(trial.seed))
+    backbone = plugins.make(backbones, trial.backbone, trial.backbone_options).build()
+    net = build(_method(trial), backbone, len(split.classes))
+    if trial.weights == "none":
+        return net, None
+    if trial.weights != weights.IMAGENET and place.weights is None:
+        raise InputError(f"the trial starts from the weights file of sha256 {trial.weights}; name it with weights=FILE")
+    loaded = weights.load(net, place.weights or trial.weights)
+    if trial.weights not in {weights.IMAGENET, loaded.sha256}:
+        raise InputError(f"{loaded.source} has sha256 {loaded.sha256}, but the trial asks for {trial.weights}")
+    return net, loaded
+
+
+def parameter_groups(trial: Trial, net: Net) -> list[dict[str, Any]]:
+    """Which parameters train at which rate."""
+    rates = (("pretrained", net.pretrained_parameters(), trial.lr), ("new", net.new_parameters(), trial.head_lr))
+    return [{"group": name, "parameters": sum(p.numel() for p in found), "lr": rate} for name, found, rate in rates]
+
+
+def _method(trial: Trial) -> Method:
+    return plugins.make(methods, trial.method, trial.method_options)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the numbers were computed with."""
+    packages = ("wsolbench", "torch", "torchvision", "timm", "numpy", "opencv-python-headless")
+    return {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def commit() -> str | None:
+    """The commit of this code, `+` behind it if files differ; None outside a checkout."""
+    try:
+        found, changed = (_git(*words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno")))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found + "+" * bool(changed)
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  our own words
+
+
+def _cost(train_seconds: float, test_seconds: float, device: torch.device) -> dict[str, float]:
+    return {"train_seconds": train_seconds, "test_seconds": test_seconds, "peak_mib": _peak_mib(device)}
+
+
+def _peak_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

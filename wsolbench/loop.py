@@ -1,0 +1,100 @@
+"""The one training loop, and the one forward pass that evaluation needs."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import SGD
+
+from wsolbench.batches import Batch
+from wsolbench.method import Method, Net
+from wsolbench.trial import Trial
+
+
+class DivergedError(RuntimeError):
+    """The loss or the scores are no numbers any more; the text names the batch."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What a step needs: network, method, optimizer, and where and how precisely it computes."""
+
+    net: Net
+    method: Method
+    optimizer: SGD
+    device: torch.device
+    precision: str
+
+    def epoch(self, batches: Iterable[Batch]) -> float:
+        """One pass over `batches`; returns the mean loss per image.
+
+        Raises:
+            DivergedError: the loss of a batch is not finite.
+        """
+        self.net.train()
+        total, count = 0.0, 0
+        pending: tuple[Tensor, Batch] | None = None
+        for batch in batches:
+            loss = self.step(batch)
+            total += _finite(pending)  # of the step before: the device is not made to wait for this one
+            pending = (loss, batch)
+            count += len(batch.names)
+        return (total + _finite(pending)) / max(count, 1)
+
+    def step(self, batch: Batch) -> Tensor:
+        """One update of the weights; returns the loss, a scalar on the device."""
+        labels = batch.labels.to(self.device, non_blocking=True)
+        clean = batch.images.to(self.device, non_blocking=True)
+        images, targets = self.method.augment(clean, F.one_hot(labels, self.net.num_classes).to(clean.dtype))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            loss = self.net.head.loss(self.net(images, labels), targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+
+def _finite(pending: tuple[Tensor, Batch] | None) -> float:
+    """The summed loss of a batch."""
+    if pending is None:
+        return 0.0
+    loss, batch = pending
+    if not torch.isfinite(loss):
+        raise DivergedError(f"the loss is {float(loss)} in the batch of images {', '.join(batch.names)}")
+    return float(loss) * len(batch.names)
+
+
+def optimizer(net: Net, trial: Trial) -> SGD:
+    """Nesterov SGD with a group for the pretrained and one for the new layers."""
+    groups = [
+        {"params": list(net.pretrained_parameters()), "lr": trial.lr},
+        {"params": list(net.new_parameters()), "lr": trial.head_lr},
+    ]
+    nesterov = trial.momentum > 0
+    return SGD(groups, momentum=trial.momentum, nesterov=nesterov, weight_decay=trial.weight_decay, fused=True)
+
+
+def set_rates(sgd: SGD, trial: Trial, epoch: int) -> None:
+    """The learning rates of an epoch, counted from 0."""
+    factor = trial.lr_factor ** sum(epoch >= step for step in trial.lr_steps)
+    for group, rate in zip(sgd.param_groups, (trial.lr, trial.head_lr), strict=True):
+        group["lr"] = rate * factor
+
+
+@torch.inference_mode()
+def predict(net: Net, batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields logits (N, K) and the labels' score maps (N, h, w), both on the CPU: one forward pass gives both.
+
+    Raises:
+        DivergedError: the logits or score maps of a batch are not finite.
+    """
+    net.eval()
+    for batch in batches:
+        labels = batch.labels.to(device)
+        output = net(batch.images.to(device), labels)
+        logits, maps = output.logits.cpu(), net.head.score_maps(output, labels).float().cpu()
+        if not (torch.isfinite(logits).all() and torch.isfinite(maps).all()):
+            raise DivergedError(f"the scores are not finite in the batch of images {', '.join(batch.names)}")
+        yield logits, maps

@@ -1,0 +1,378 @@
+"""What a method costs over plain CAM on the same backbone: parameters, and operations in training and at inference."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Protocol, Self, runtime_checkable
+
+import torch
+from pydantic import BeforeValidator, ConfigDict, Strict, StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from wsolbench import backbones, documents, methods, plugins
+from wsolbench.backbone import Backbone
+from wsolbench.documents import Document, Keys
+from wsolbench.errors import InputError, Problem, collecting, nearest
+from wsolbench.method import Method, Net, build, feature_points
+from wsolbench.plugins import Count
+
+Shapes = Mapping[str, tuple[int, int, int]]
+"""Channels, height and width by feature point, and those of `images`."""
+
+BYTES = 4  # of a float32
+MIB = 2**20  # bytes
+
+_FILE = ConfigDict(extra="forbid")
+_Printed = Annotated[StrictStr, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)]
+_Whole = Annotated[Count, Strict()]
+_Options = dict[StrictStr, Any]
+
+
+@checked(frozen=True, config=_FILE)
+class Reported:
+    """What a paper prints, digit by digit."""
+
+    params_mib: _Printed | None = None
+    param_overhead_pct: _Printed | None = None
+    compute_overhead_pct: _Printed | None = None
+
+
+@checked(frozen=True, config=_FILE, kw_only=True)
+class Line:
+    """A network, and what it is called in the table."""
+
+    labels: tuple[StrictStr, StrictStr]  # of the backbone and of the method
+    backbone: StrictStr
+    method: StrictStr
+    backbone_options: _Options = field(default_factory=dict)
+    method_options: _Options = field(default_factory=dict)
+    against: _Options | None = None  # options of the backbone under plain CAM, where they are others
+    reported: Reported = field(default_factory=Reported)
+    note: StrictStr | None = None
+
+
+@checked(frozen=True, config=_FILE, kw_only=True)
+class OverheadFile:
+    """A table as `reports/overhead.yaml` describes it."""
+
+    title: StrictStr
+    num_classes: _Whole
+    image_size: _Whole  # side, pixels
+    rows: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs for one image, forward.
+
+    A multiply-accumulate (MAC) is one of a convolution or a matrix product. Operations are elementwise, and only those
+    of what a method inserts or does to images; everything else without parameters counts nothing.
+    """
+
+    params: int
+    macs: int  # in training
+    operations: int  # in training
+    inference_macs: int  # for the scores and the score map of one class
+    inference_operations: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overhead:
+    """A row of the table: a network's cost, and how much more it is than that of plain CAM, in percent."""
+
+    backbone: str
+    method: str
+    params: int
+    params_mib: float  # as float32
+    param_overhead_pct: float
+    macs: int
+    operations: int
+    compute_overhead_pct: float
+    inference_macs: int
+    inference_operations: int
+    inference_overhead_pct: float
+    reported_params_mib: str | None
+    reported_param_overhead_pct: str | None
+    reported_compute_overhead_pct: str | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Overheads:
+    """The table, counted."""
+
+    title: str
+    caption: str
+    rows: tuple[Overhead, ...]
+
+
+@runtime_checkable
+class SaysOperations(Protocol):
+    """A method that says its own elementwise operations, where its paper's way to count them differs from its code."""
+
+    def operations(self, shapes: Shapes) -> int:
+        """Of one image in training, forward."""
+        ...
+
+
+def overheads(path: Path) -> Overheads:
+    """The table of the file, counted without weights; `InputError` has every problem with its file and line."""
+    document = documents.read(path)
+    file = overhead_file(document)
+    problems: list[str] = []
+    rows: list[Overhead] = []
+    for number, line in enumerate(file.rows):
+        with _placing(document, ("rows", number), problems):
+            rows.append(overhead(line, file.num_classes, file.image_size))
+    if problems:
+        raise InputError(*problems)
+    return Overheads(file.title, _CAPTION.format(file.num_classes, file.image_size), tuple(rows))
+
+
+_CAPTION = (
+    "{0} classes, one image of {1} x {1} pixels, forward. "
+    "A MAC is two operations; operations without parameters are counted by element, those of the method only. "
+    "In percent: more than plain CAM on the same backbone; inference makes the scores and one score map."
+)
+
+
+def overhead_file(document: Document) -> OverheadFile:
+    """The table that the document describes; raises `InputError`."""
+    if not isinstance(document.data, dict):
+        raise InputError(f"{document.where()}: the file must be a mapping, not {document.data!r}")
+    try:
+        return TypeAdapter(OverheadFile).validate_python(document.data)
+    except ValidationError as error:
+        raise InputError(*_refused(document, error)) from None
+
+
+_LEVELS: Mapping[str, type[Any]] = {"": OverheadFile, "rows": Line, "reported": Reported}
+
+
+def _refused(document: Document, error: ValidationError) -> Iterator[str]:
+    unknown = "unknown"
+    for detail, sentence in zip(error.errors(), plugins.explain(error, unknown), strict=True):
+        keys = detail["loc"]
+        level = [key for key in ("", *keys[:-1]) if isinstance(key, str)][-1]
+        yield f"{document.where(*keys)}: {_unknown(keys[-1], _LEVELS[level]) if sentence == unknown else sentence}"
+
+
+def _unknown(key: str | int, level: type[Any]) -> str:
+    known = [f.name for f in fields(level)]
+    return f"unknown key {key!r}{nearest(str(key), known) or '.'} There are: {', '.join(known)}"
+
+
+@contextmanager
+def _placing(document: Document, row: Keys, problems: list[str]) -> Iterator[None]:
+    """Add the problems of an `InputError`, each with the line of the name or option that it is about."""
+    try:
+        yield
+    except InputError as error:
+        for problem in error.problems:
+            key = getattr(problem, "key", "")
+            places = [(*row, *group, key) for group in ((), ("backbone_options",), ("method_options",), ("against",))]
+            place = next((place for place in places if place in document.lines), row)
+            problems.append(f"{document.where(*place)}: {problem}")
+
+
+def overhead(line: Line, num_classes: int, side: int) -> Overhead:
+    """The cost of a network beside that of plain CAM, for images of `side` x `side` pixels."""
+    method, network = _made(line)
+    options = line.backbone_options if line.against is None else line.against
+    plain = _plain(line.backbone, json.dumps(options, sort_keys=True), num_classes, side)
+    same = (method, line.backbone_options) == (Method(), options)
+    own = plain if same else cost(method, network, num_classes, side)
+    return Overhead(
+        backbone=line.labels[0],
+        method=line.labels[1],
+        **vars(own),
+        params_mib=own.params * BYTES / MIB,
+        param_overhead_pct=_percent(own.params, plain.params),
+        compute_overhead_pct=_percent(2 * own.macs + own.operations, 2 * plain.macs),
+        inference_overhead_pct=_percent(2 * own.inference_macs + own.inference_operations, 2 * plain.inference_macs),
+        **{f"reported_{name}": printed for name, printed in asdict(line.reported).items()},
+        note=line.note,
+    )
+
+
+def _percent(count: int, plain: int) -> float:
+    return 100 * (count - plain) / plain  # of whole numbers: equal ones differ by 0, not by a rounding
+
+
+def _made(line: Line) -> tuple[Method, Backbone]:
+    """The method and its backbone; raises `InputError` with everything that is wrong with both."""
+    problems: list[str] = []
+    with collecting(problems):
+        plugins.make(backbones, line.backbone, line.against or {})
+    with collecting(problems):
+        network = without_weights(line.backbone, line.backbone_options)
+    with collecting(problems):
+        method: Method = plugins.make(methods, line.method, line.method_options)
+    if not problems:
+        problems += _wrong_points(method, network)
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return method, network
+
+
+def _wrong_points(method: Method, network: Backbone) -> list[Problem]:
+    there = ", ".join(network.points)
+    return [
+        Problem(f"no feature point {point!r}; this backbone has: {there}", option)
+        for option in feature_points(type(method))
+        for point in getattr(method, option)
+        if point not in network.points
+    ]
+
+
+@cache
+def _plain(name: str, options: str, num_classes: int, side: int) -> Cost:
+    return cost(Method(), without_weights(name, json.loads(options)), num_classes, side)
+
+
+def without_weights(name: str, options: Mapping[str, Any]) -> Backbone:
+    """A backbone on the meta device, where nothing is computed, for one to change."""
+    made = plugins.make(backbones, name, options)
+    with torch.device("meta"):
+        return made.build()
+
+
+def cost(method: Method, backbone: Backbone, num_classes: int, side: int) -> Cost:
+    """What the network of `method` on `backbone`, which has no weights, costs for one image of `side` x `side`."""
+    says = method if isinstance(method, SaysOperations) else None
+    shapes = {"images": (3, side, side), **backbone.shapes(side, side)} if says else {}
+    with torch.device("meta"):
+        net = build(method, backbone, num_classes)
+    params = sum(parameter.numel() for parameter in net.parameters())
+    macs, operations = _training(method, net, side)
+    if says:
+        operations = says.operations(shapes)
+    return Cost(params, macs, operations, *_inference(net, side))
+
+
+def _training(method: Method, net: Net, side: int) -> tuple[int, int]:
+    """MACs and elementwise operations of a step forward."""
+    images, labels = _batch(side)
+    targets = torch.empty(1, net.num_classes, device="meta")
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _Counter(net) as counter:
+        torch.manual_seed(0)  # a method may change some batches only
+        counter.start()
+        images, _ = method.augment(images, targets)
+        counter.stop()
+        net.train()(images, labels)
+    return counter.macs, counter.operations
+
+
+def _inference(net: Net, side: int) -> tuple[int, int]:
+    """MACs and elementwise operations of scores and a score map."""
+    images, labels = _batch(side)
+    with torch.no_grad(), _Counter(net) as counter:
+        net.head.score_maps(net.eval()(images), labels)
+    return counter.macs, counter.operations
+
+
+def _batch(side: int) -> tuple[Tensor, Tensor]:
+    return torch.empty(1, 3, side, side, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
+
+
+_REDUCTIONS = frozenset({"amax", "amin", "max", "mean", "min", "norm", "prod", "std", "sum", "var"})
+
+
+class _Counter(TorchDispatchMode):
+    """Counts MACs, and elementwise operations within the inserted layers of `net` and between `start` and `stop`."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.operations = 0
+        self._counting = False
+        self._flops = FlopCounterMode(display=False)
+        for layer in net.backbone.inserted.children():
+            layer.register_forward_pre_hook(self.start)
+            layer.register_forward_hook(self.stop)
+
+    @property
+    def macs(self) -> int:
+        return self._flops.get_total_flops() // 2
+
+    def start(self, *_: Any) -> None:
+        self._counting = True
+
+    def stop(self, *_: Any) -> None:
+        self._counting = False
+
+    def __enter__(self) -> Self:
+        self._flops.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._flops.__exit__(*error)
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = operator(*args, **(kwargs or {}))
+        if self._counting and _is_arithmetic(operator):
+            self.operations += max(each.numel() for each in (*args, result) if isinstance(each, Tensor))
+        return result
+
+
+def _is_arithmetic(operator: Any) -> bool:
+    """Whether it computes each element of its result, or a sum or extreme of each element of what it is given."""
+    name = operator.overloadpacket.__name__
+    if name == "clone":  # which torch counts among the pointwise
+        return False
+    return name in _REDUCTIONS or torch.Tag.pointwise in operator.tags
+
+
+def csv_text(table: Overheads) -> str:
+    """The rows as CSV, shares to a millionth of a percent."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([f.name for f in fields(Overhead)])
+    writer.writerows([f"{v:.6f}" if isinstance(v, float) else v for v in asdict(row).values()] for row in table.rows)
+    return file.getvalue()
+
+
+def json_text(table: Overheads) -> str:
+    """The table as JSON."""
+    return json.dumps(asdict(table), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def markdown(table: Overheads) -> str:
+    """The table as GitHub's markdown, what papers print beside what was counted."""
+    from tabulate import tabulate  # noqa: PLC0415 - it costs every command 50 ms
+
+    rows = [_shown(row) for row in table.rows]
+    grid = tabulate(rows, _HEADERS, tablefmt="pipe", disable_numparse=True, colalign=_ALIGNMENT)
+    notes = [f"- {row.backbone}, {row.method}: {row.note}" for row in table.rows if row.note]
+    return "\n\n".join(filter(None, [f"# {table.title}", table.caption, grid, "\n".join(notes)])) + "\n"
+
+
+_HEADERS = (
+    *("Backbone", "Method", "Parameters", "MiB", "More, %", "reported: MiB", "more, %"),
+    *("MACs", "Operations", "More, %", "reported: more, %", "MACs at inference", "Operations", "More, %"),
+)
+_ALIGNMENT = ("left", "left", *["right"] * (len(_HEADERS) - 2))
+
+
+def _shown(row: Overhead) -> list[str]:
+    return [
+        *(row.backbone, row.method),
+        *(f"{row.params:,}", f"{row.params_mib:.2f}", f"{row.param_overhead_pct:.2f}"),
+        *(row.reported_params_mib or "", row.reported_param_overhead_pct or ""),
+        *(f"{row.macs:,}", f"{row.operations:,}", f"{row.compute_overhead_pct:.4f}"),
+        row.reported_compute_overhead_pct or "",
+        *(f"{row.inference_macs:,}", f"{row.inference_operations:,}", f"{row.inference_overhead_pct:.4f}"),
+    ]
+
+
+FORMATS: Mapping[str, Callable[[Overheads], str]] = {"md": markdown, "csv": csv_text, "json": json_text}

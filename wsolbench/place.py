@@ -1,0 +1,27 @@
+"""Where a trial runs; a module of its own, as the command line needs it before torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial runs and what it finds there; none of it decides the result.
+
+    Args:
+        results: folder of the store.
+        data: folder of the data set; None for one that needs none.
+        weights: file of the pretrained weights; None to download them.
+        device: `auto`, `cpu` or `cuda`.
+        workers: processes that decode images.
+        gpus: how many GPUs the job asked its cluster for.
+        protocol: whose numbers are wanted beside those that every trial has.
+    """
+
+    results: Path
+    data: Path | None = None
+    weights: Path | None = None
+    device: str = "auto"
+    workers: int = 0
+    gpus: int = 0
+    protocol: str | None = None

@@ -1,0 +1,142 @@
+"""Completes what a user asked for into trials, from the recipe of recommended settings."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from wsolbench import backbones, datasets, documents, files, method, methods, plugins, trial, weights
+from wsolbench.backbone import Backbone
+from wsolbench.errors import InputError, Problem, collecting
+from wsolbench.trial import FIELDS, Trial, expand_stages
+
+KINDS: dict[str, ModuleType] = {"dataset": datasets, "backbone": backbones, "method": methods}
+
+
+def complete(settings: Mapping[str, Any], weights_file: Path | None = None) -> Trial:
+    """The trial of these settings; the recipe and the plug-ins' defaults supply the rest.
+
+    Args:
+        settings: flat: fields of `Trial` and options of the data set, the backbone and the method.
+        weights_file: what `weights` stands for; its metadata may ask for options of the backbone.
+
+    Raises:
+        InputError: with every unknown name, wrong value and feature point that does not exist.
+    """
+    names = _names(settings)
+    asked: dict[str, Any] = {}
+    if weights_file is not None:
+        asked = {"weights": files.sha256(weights_file), **weights.file_options(weights_file)}
+    return _complete({**recommended(*names), **asked, **settings})
+
+
+def accepts(settings: Mapping[str, Any]) -> list[str]:
+    """The fields and options that a trial of this data set, backbone and method has."""
+    names = zip(KINDS.values(), _names(settings), strict=True)
+    return [*FIELDS, *(option for package, name in names for option in plugins.option_names(package, name))]
+
+
+def _names(settings: Mapping[str, Any]) -> list[str]:
+    problems: list[str] = []
+    for kind, package in KINDS.items():
+        with collecting(problems):
+            if kind not in settings:
+                raise InputError(Problem(f"{kind} is missing; there are: {', '.join(plugins.names(package))}", kind))
+            plugins.load(package, str(settings[kind]))
+    if problems:
+        raise InputError(*problems)
+    return [settings[kind] for kind in KINDS]
+
+
+def _complete(merged: Mapping[str, Any]) -> Trial:
+    names = {kind: plugins.option_names(package, merged[kind]) for kind, package in KINDS.items()}
+    problems: list[str] = [*trial.unknown_keys(merged, accepts(merged))]
+    options = {kind: {key: merged[key] for key in names[kind] if key in merged} for kind in KINDS}
+    for kind, package in KINDS.items():
+        with collecting(problems):
+            if kind == "method":  # the last: its points are checked against the backbone before it
+                options[kind] = _resolve_points(merged, options, problems)
+            options[kind] = asdict(plugins.make(package, merged[kind], options[kind]))
+    if not problems and isinstance(side := merged["image_size"], int) and side > 0:
+        problems += _too_small(merged["backbone"], json.dumps(options["backbone"], sort_keys=True), side)
+    fields = {key: merged[key] for key in FIELDS if key in merged}
+    with collecting(problems):
+        result = trial.from_spec({**fields, **{f"{kind}_options": value for kind, value in options.items()}})
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return result
+
+
+def recommended(dataset: str, backbone: str, method_name: str) -> dict[str, Any]:
+    """The recipe's settings for one combination, the particular over the general."""
+    layers = _recipe()
+    merged: dict[str, Any] = {}
+    for d in ("any", dataset):
+        for b in ("any", backbone):
+            for m in ("any", method_name):
+                merged |= layers.get(d, {}).get(b, {}).get(m, {})
+    return merged
+
+
+@cache
+def _recipe() -> dict[str, Any]:
+    return documents.read(Path(__file__).with_name("recipe.yaml")).data
+
+
+def _resolve_points(
+    merged: Mapping[str, Any], options: Mapping[str, dict[str, Any]], problems: list[str]
+) -> dict[str, Any]:
+    """The method's options with `stages` written out; adds a problem for each point that the backbone has not."""
+    names = method.feature_points(plugins.option_class(methods, merged["method"]))
+    asked = [name for name in names if name in options["method"]]
+    if not asked:
+        return options["method"]
+    network = blueprint(merged["backbone"], options["backbone"])
+    resolved = {name: expand_stages(options["method"][name], network.stages) for name in asked}
+    problems += [
+        Problem(sentence, name)
+        for name in asked
+        for sentence in (*_no_points(options["method"][name], resolved[name]), *_wrong_points(resolved[name], network))
+    ]
+    return {**options["method"], **resolved}
+
+
+def _no_points(asked: Any, points: Any) -> Iterator[str]:
+    """An empty list is said to be one; a slice that takes nothing is a slip."""
+    if isinstance(asked, str) and points == ():
+        yield f"{asked} takes none of the backbone's stages"
+
+
+def _wrong_points(points: Any, network: Backbone) -> Iterator[str]:
+    names = points if isinstance(points, list | tuple) else ()
+    for point in dict.fromkeys(map(str, names)):
+        if point not in network.points:
+            yield f"no feature point {point!r}; this backbone has: {', '.join(network.points)}"
+        elif names.count(point) > 1:
+            yield f"feature point {point!r} is named {names.count(point)} times"
+
+
+@cache
+def _too_small(name: str, options: str, side: int) -> list[Problem]:
+    """A problem if the layers of a backbone leave nothing of an image of `side` pixels."""
+    try:
+        _blueprint(name, options).shapes(side, side)
+    except RuntimeError:
+        return [Problem(f"image_size {side} is too small for {name}, whose layers leave nothing of it", "image_size")]
+    return []
+
+
+def blueprint(name: str, options: Mapping[str, Any]) -> Backbone:
+    """A backbone without memory for its weights: its points and stages."""
+    return _blueprint(name, json.dumps(options, sort_keys=True))
+
+
+@cache
+def _blueprint(name: str, options: str) -> Backbone:
+    with torch.device("meta"):
+        return plugins.make(backbones, name, json.loads(options)).build()
