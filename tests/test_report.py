@@ -1,0 +1,545 @@
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsolbench import documents, report
+from wsolbench.errors import InputError
+from wsolbench.protocols import METRICS
+from wsolbench.report import Cell, Report, Row, Table
+
+TABLE1 = Path(__file__).parents[1] / "reports" / "table1.yaml"
+STAGES = ["early", "middle", "late"]
+
+SMALL = """\
+title: Masks
+per: [dataset]
+caption: [dataset, epochs]
+sweep: masks
+labels: [Rate]
+columns:
+  - {header: Loc, metric: top1_loc, mark: bold}
+  - {header: Clas, metric: top1_clas, mark: italic}
+  - {header: Coverage, metric: body_coverage, optional: true}
+marks: {bold: best localization, italic: best classification}
+note: "N/A: no layer."
+blocks:
+  - name: with
+    where: {method: masked, points: "stages[-2:]"}
+    rows:
+      - {labels: [75], where: {rate: 0.75}}
+      - {labels: [0], where: {rate: 0}}
+  - name: without
+    sweep: none
+    rows:
+      - {labels: [N/A], where: {method: bare}}
+"""
+
+
+def table(text: str = SMALL) -> report.TableFile:
+    return report.table_file(documents.parse(text, Path("reports/small.yaml")))
+
+
+def record(loc: float, clas: float, seed: int, rate: float | None = None, **others: Any) -> dict[str, Any]:
+    """A finished trial of the small table's rows: of the method with a mask if there is a rate."""
+    method = {"method": "bare"} if rate is None else {"method": "masked", "rate": rate, "points": STAGES[-2:]}
+    trial = {"dataset": "birds", "epochs": 30, "stages": STAGES, "seed": seed, "id": f"{rate}-{seed}", **method}
+    return {**trial, "top1_loc": loc, "top1_clas": clas, **others}
+
+
+def full() -> list[dict[str, Any]]:
+    """Every row of the small table with seeds 0, 1, 2."""
+    return [
+        *(record(loc, clas, seed, 0.75) for seed, (loc, clas) in enumerate([(48, 60), (50, 61), (52, 62)])),
+        *(record(loc, clas, seed, 0.0) for seed, (loc, clas) in enumerate([(30, 70), (30, 70), (33, 70)])),
+        *(record(loc, clas, seed) for seed, (loc, clas) in enumerate([(40, 69), (40, 70), (40, 71)])),
+    ]
+
+
+def built(records: list[dict[str, Any]], text: str = SMALL, **filters: Any) -> Report:
+    return report.report(table(text), records, filters, "results")
+
+
+def only(records: list[dict[str, Any]], text: str = SMALL, **filters: Any) -> Table:
+    (one,) = built(records, text, **filters).tables
+    return one
+
+
+def rows(of: Table) -> list[Row]:
+    return [row for block in of.blocks for row in block]
+
+
+def lacks(of: Table) -> list[tuple[str, str]]:
+    return [(item.row, item.lack) for item in of.missing]
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(InputError) as refused:
+        table(text)
+    return str(refused.value).split("\n")
+
+
+GOLDEN_MARKDOWN = """\
+# Masks
+
+## dataset birds
+
+Dataset birds, epochs 30. In %, mean ± SD (ddof 1) over 3 seeds. \
+Marked: **best localization**, *best classification*.
+
+|   Rate |              Loc |           Clas |
+|-------:|-----------------:|---------------:|
+|     75 | **50.00 ± 2.00** |   61.00 ± 1.00 |
+|      0 |     31.00 ± 1.73 | *70.00 ± 0.00* |
+|        |                  |                |
+|    N/A |     40.00 ± 0.00 | *70.00 ± 1.00* |
+
+N/A: no layer.
+"""
+
+GOLDEN_PLAIN = """\
+Masks
+
+dataset birds
+
+Dataset birds, epochs 30. In %, mean ± SD (ddof 1) over 3 seeds. \
+Marked: *best localization*, _best classification_.
+
+  Rate             Loc            Clas
+------  --------------  --------------
+    75  *50.00 ± 2.00*    61.00 ± 1.00
+     0    31.00 ± 1.73  _70.00 ± 0.00_
+------  --------------  --------------
+   N/A    40.00 ± 0.00  _70.00 ± 1.00_
+
+N/A: no layer.
+"""
+
+
+def test_a_complete_table_in_markdown() -> None:
+    complete = built(full())
+
+    assert report.markdown(complete) == GOLDEN_MARKDOWN
+    assert complete.complete
+
+
+def test_a_complete_table_on_a_terminal() -> None:
+    assert report.plain(built(full())) == GOLDEN_PLAIN
+
+
+def test_a_cell_is_the_mean_and_the_sample_deviation_over_seeds() -> None:
+    cell = rows(only(full()))[0].cells[0]
+
+    assert cell == Cell(mean=50.0, sd=2.0, n=3, ids=("0.75-0", "0.75-1", "0.75-2"), mark="bold")
+
+
+def test_one_seed_has_no_spread() -> None:
+    text = report.markdown(built([r for r in full() if r["seed"] == 1]))
+
+    assert "In %, one seed, no spread." in text
+    assert "|     75 | **50.00** |   61.00 |" in text
+
+
+def test_the_number_of_seeds_is_a_column_where_it_differs() -> None:
+    records = [r for r in full() if r["method"] == "masked" or r["seed"] == 0]
+
+    text = report.markdown(built(records))
+
+    assert "In %, mean ± SD (ddof 1) over n seeds, no SD where n is 1." in text
+    assert "|    N/A |            40.00 |          69.00 |   1 |" in text
+
+
+def test_a_cell_of_fewer_seeds_keeps_its_spread() -> None:
+    records = [r for r in full() if (r["method"], r["seed"]) != ("bare", 0)]
+
+    text = report.markdown(built(records))
+
+    assert "In %, mean ± SD (ddof 1) over n seeds. Marked" in text
+    assert "|    N/A |     40.00 ± 0.00 | *70.50 ± 0.71* |   2 |" in text
+
+
+def test_the_best_is_of_the_means_and_not_of_what_is_printed() -> None:
+    records = [record(50.001, 60, 0, 0.75), record(50.002, 60, 0, 0.0), record(10, 60, 0)]
+
+    marks = [row.cells[0].mark for row in rows(only(records))]
+
+    assert marks == [None, "bold", None]
+
+
+def test_ties_share_the_mark() -> None:
+    records = [record(loc, 60, seed, 0.75) for seed, loc in enumerate((0.1, 0.2, 0.3))]
+    records += [record(loc, 61, seed, 0.0) for seed, loc in enumerate((0.3, 0.2, 0.1))]
+
+    marks = [row.cells[0].mark for row in rows(only(records))]
+
+    assert marks == ["bold", "bold", None]
+
+
+def test_a_mark_nobody_wins_is_not_explained() -> None:
+    records = [{**r, "top1_clas": None} for r in full()]
+
+    assert "Marked: **best localization**.\n" in report.markdown(built(records))
+
+
+def test_an_optional_column_is_shown_when_some_record_has_it() -> None:
+    records = full()
+    records[0]["body_coverage"] = 12.345
+
+    shown = only(records)
+
+    assert shown.headers == ("Loc", "Clas", "Coverage")
+    assert [row.cells[2].mean for row in rows(shown)] == [12.345, None, None]
+
+
+def test_an_optional_column_without_values_is_not_shown() -> None:
+    records = [{**r, "body_coverage": None} for r in full()]
+
+    assert only(records).headers == ("Loc", "Clas")
+
+
+def test_rows_without_a_trial_are_named_with_the_command() -> None:
+    incomplete = built([r for r in full() if r.get("rate") != 0.75])
+
+    text = report.markdown(incomplete)
+
+    assert not incomplete.complete
+    assert "|     75 |                — |              — |" in text
+    assert "Missing:\n\n- Rate 75: no trial (seeds 0, 1, 2)\n\n" in text
+    assert text.endswith("To fill:\n\n- `make sweep-masks DATASET=birds`\n")
+
+
+def test_rows_with_fewer_seeds_than_others_are_named_with_the_seeds() -> None:
+    incomplete = only([r for r in full() if (r["method"], r["seed"]) not in {("bare", 0), ("bare", 2)}])
+
+    assert lacks(incomplete) == [("Rate N/A", "seeds 0, 2")]
+    assert incomplete.commands == ("make sweep-none DATASET=birds",)
+
+
+def test_seeds_without_a_metric_are_named() -> None:
+    records = full()
+    records[1]["top1_clas"] = None
+    del records[2]["top1_loc"]
+
+    assert lacks(only(records)) == [("Rate 75", "seed 1 has no top1_clas"), ("Rate 75", "seed 2 has no top1_loc")]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_is_missing(value: float) -> None:
+    records = full()
+    records[0]["top1_loc"] = value
+
+    shown = only(records)
+
+    assert rows(shown)[0].cells[0].n == 2
+    assert lacks(shown) == [("Rate 75", "seed 0 has no top1_loc")]
+
+
+def test_a_row_in_two_blocks_is_missing_once() -> None:
+    again = "      - {labels: [75], where: {method: masked, points: 'stages[-2:]', rate: 0.75}, sweep: masks}\n"
+
+    shown = only([r for r in full() if r.get("rate") != 0.75], SMALL + again)
+
+    assert len(rows(shown)) == 4
+    assert lacks(shown) == [("Rate 75", "no trial (seeds 0, 1, 2)")]
+
+
+def test_a_seed_that_is_there_twice_counts_once() -> None:
+    records = full()
+
+    assert built([*records, dict(records[0]), dict(records[4])]) == built(records)
+
+
+def test_different_records_of_one_seed_are_told() -> None:
+    shown = only([*full(), record(99, 99, 0, 0.75, id="1-other")])
+
+    assert rows(shown)[0].cells[0].mean == 50.0
+    assert shown.notes[0] == "Rate 75: seed 0 has several records (0.75-0, 1-other); 0.75-0 counts"
+
+
+def test_each_data_set_has_its_own_table() -> None:
+    flowers = [{**r, "dataset": "flowers", "top1_loc": 1.0} for r in full()]
+
+    found = built([*flowers, *full()]).tables
+
+    assert [one.name for one in found] == ["dataset birds", "dataset flowers"]
+    assert [rows(one)[0].cells[0].mean for one in found] == [50.0, 1.0]
+
+
+def test_data_sets_are_apart_even_if_no_row_has_both() -> None:
+    records = [record(50, 60, 0, 0.75), record(40, 70, 0, dataset="flowers")]
+
+    assert [one.name for one in built(records).tables] == ["dataset birds", "dataset flowers"]
+
+
+def test_records_of_a_cell_that_differ_in_a_field_are_apart_and_the_caption_names_it() -> None:
+    quick = [{**r, "epochs": 2, "lr_steps": [1]} for r in full()]
+
+    found = built([*full(), *quick]).tables
+
+    assert [one.name for one in found] == ["dataset birds, epochs 2", "dataset birds, epochs 30"]
+    assert found[0].caption.startswith("Dataset birds, epochs 2. In %")
+
+
+def test_a_field_that_the_caption_does_not_list_is_told_when_it_sets_tables_apart() -> None:
+    records = [*full(), *({**r, "lr": 0.1} for r in full()), *({**r, "lr": 0.01} for r in full())]
+
+    captions = [one.caption.partition(" In %")[0] for one in built(records).tables]
+
+    assert captions == [
+        "Dataset birds, epochs 30, lr 0.01.",
+        "Dataset birds, epochs 30, lr 0.1.",
+        "Dataset birds, epochs 30, lr not given.",
+    ]
+
+
+def test_a_row_that_lacks_an_option_of_other_methods_is_in_every_table() -> None:
+    masked = [{**r, "gamma": gamma} for gamma in (0.7, 0.8) for r in full() if r["method"] == "masked"]
+    bare = [r for r in full() if r["method"] == "bare"]
+
+    found = built([*masked, *bare]).tables
+
+    assert [one.name for one in found] == ["dataset birds, gamma 0.7", "dataset birds, gamma 0.8"]
+    assert [rows(one)[2].cells[0].mean for one in found] == [40.0, 40.0]
+
+
+def test_settings_may_differ_between_rows() -> None:
+    records = [{**r, "epochs": 60} if r["method"] == "bare" else r for r in full()]
+
+    assert "epochs 30 or 60 (differs between rows)." in only(records).caption
+
+
+def test_the_command_repeats_what_sets_the_table_apart_and_what_was_asked() -> None:
+    records = [{**r, "epochs": epochs, "lr": 0.1} for epochs in (2, 30) for r in full() if r.get("rate") != 0.75]
+
+    commands = [one.commands for one in built(records, lr=0.1).tables]
+
+    assert commands == [
+        ("make sweep-masks DATASET=birds ARGS='lr=0.1 epochs=2'",),
+        ("make sweep-masks DATASET=birds ARGS='lr=0.1 epochs=30'",),
+    ]
+
+
+def test_filters_choose_the_records() -> None:
+    flowers = [{**r, "dataset": "flowers"} for r in full()]
+
+    shown = only([*flowers, *full()], dataset="flowers", epochs=30)
+
+    assert shown.name == "dataset flowers"
+
+
+def test_a_filter_on_a_field_that_no_record_has_is_refused() -> None:
+    with pytest.raises(InputError, match="no record has a field or option 'datset', did you mean 'dataset'"):
+        built(full(), datset="birds")
+
+
+def test_stages_stand_for_those_of_the_records_own_backbone() -> None:
+    wide = [{**r, "stages": ["a", "b", "c", "d"], "points": ["c", "d"]} for r in full() if "rate" in r]
+    wrong = [{**r, "points": STAGES} for r in full() if "rate" in r]
+
+    assert only(wide).missing[0].row == "Rate N/A"
+    assert built(wrong).tables == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "points"),
+    [
+        ("stages", STAGES),
+        ("stages[-1:]", ["late"]),
+        ("stages[:2]", ["early", "middle"]),
+        ("stages[1:2]", ["middle"]),
+        (["early"], ["early"]),
+    ],
+)
+def test_a_filter_may_name_a_slice_of_the_stages(written: object, points: list[str]) -> None:
+    records = [{**r, "points": points} for r in full()]
+    text = SMALL.replace(', points: "stages[-2:]"', "")
+
+    assert only(records, text, points=written).missing == ()
+
+
+def test_true_is_not_one() -> None:
+    text = SMALL.replace("where: {method: bare}", "where: {method: bare, on: true}")
+    records = [{**r, "on": 1} for r in full()]
+
+    assert lacks(only(records, text)) == [("Rate N/A", "no trial (seeds 0, 1, 2)")]
+
+
+def test_an_empty_store_is_named_with_the_commands() -> None:
+    empty = built([], dataset="birds")
+
+    assert not empty.complete
+    assert report.markdown(empty) == (
+        "# Masks\n\nNo finished trial in 'results' fits a row of this table with dataset=birds.\n\n"
+        "To fill:\n\n- `make sweep-masks DATASET=birds`\n- `make sweep-none DATASET=birds`\n"
+    )
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a|b",
+    "</td><img src=x onerror=alert(1)>",
+    "![x](y)",
+    "*a*",
+    "_a_",
+    "`a`",
+    "&lt;",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_out_of_records_are_no_markup(name: str) -> None:
+    text = report.markdown(built([{**r, "dataset": name} for r in full()][:4]))
+
+    assert name not in text
+    assert "<" not in text
+    assert not any(line.count("|") not in {0, 5} for line in text.splitlines() if line.startswith("|"))
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\u202e", "\u2028", "\r"])
+def test_characters_that_move_what_follows_are_replaced(character: str) -> None:
+    found = built([{**r, "dataset": f"a{character}b"} for r in full()])
+
+    assert f"dataset a{character}b" not in report.plain(found)
+    assert "dataset a\N{REPLACEMENT CHARACTER}b" in report.plain(found)
+    assert "dataset a\N{REPLACEMENT CHARACTER}b" in report.markdown(found)
+
+
+def test_a_hostile_name_is_one_word_of_the_command() -> None:
+    (command,) = only(
+        [record(1, 1, 0, 0.75, dataset="a; rm -rf $HOME"), record(1, 1, 0, dataset="a; rm -rf $HOME")]
+    ).commands
+
+    assert command == "make sweep-masks DATASET='a; rm -rf $$HOME'"
+
+
+def test_a_name_with_an_underscore_stays_legible() -> None:
+    assert "dataset tiny_birds" in report.markdown(built([{**r, "dataset": "tiny_birds"} for r in full()]))
+
+
+@given(st.randoms(use_true_random=False), st.lists(st.integers(0, 40), max_size=8))
+def test_the_bytes_do_not_depend_on_the_order_of_records(random: Any, repeated: list[int]) -> None:
+    records = [
+        *full(),
+        *({**r, "dataset": "flowers", "top1_loc": r["top1_loc"] / 3} for r in full()),
+        *({**r, "epochs": 2, "id": "9"} for r in full()[:5]),
+        record(12.3, 45.6, 0, 0.75, id="0.75-0"),
+    ]
+    expected = report.markdown(built(records))
+    shuffled = [dict(random.sample(list(r.items()), len(r))) for r in records]
+    shuffled += [dict(shuffled[i % len(shuffled)]) for i in repeated]
+    random.shuffle(shuffled)
+
+    assert report.markdown(built(shuffled)) == expected
+
+
+def test_both_forms_carry_the_same_numbers() -> None:
+    found = built(full())
+    cells = {f"{c.mean:.2f} ± {c.sd:.2f}" for one in found.tables for row in rows(one) for c in row.cells}
+
+    assert all(cell in report.markdown(found) and cell in report.plain(found) for cell in cells)
+
+
+def test_all_problems_of_a_file_are_told_with_their_lines() -> None:
+    metrics = ", ".join(map(repr, METRICS[:-1])) + f" or {METRICS[-1]!r}"
+    keys = "title, labels, columns, blocks, per, caption, marks, where, sweep, note"
+    text = SMALL.replace("{header: Loc, metric: top1_loc", "{header: Loc, metric: top1").replace("note:", "notes:")
+    text = (
+        text.replace("labels: [0]", "labels: [[0]]").replace("name: without", "name: 3").replace("bold: b", "bolt: b")
+    )
+
+    assert problems(text) == [
+        f"reports/small.yaml:7: metric must be {metrics}, not 'top1'",
+        "reports/small.yaml:17: labels[0] must be text, not [0]",
+        "reports/small.yaml:18: name must be text, not 3",
+        "reports/small.yaml:10: bolt must be 'bold' or 'italic', not 'bolt'",
+        f"reports/small.yaml:11: unknown key 'notes', did you mean 'note'? There are: {keys}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("labels: [75]", "labels: [75, 25]", ":16: as many labels as label columns, 1, not 2"),
+        (", italic: best classification", "", ":8: mark 'italic' has no meaning; say it under marks"),
+        ("title: Masks\n", "", ":1: title is missing"),
+        ("optional: true", "optional: yes", ":9: optional must be true or false, not 'yes'"),
+        ("{method: bare}", "[bare]", ":21: where must be a mapping, not ['bare']"),
+        ("{labels: [N/A], where", "{label: N/A, where", ":21: unknown key 'label', did you mean 'labels'?"),
+        ("labels: [Rate]", "labels: []", ":5: labels must not be empty"),
+        ("per: [dataset]", "per: dataset", ":2: per must be a list, not 'dataset'"),
+    ],
+)
+def test_a_mistake_in_a_file_is_told_with_its_line(old: str, new: str, problem: str) -> None:
+    assert any(problem in found for found in problems(SMALL.replace(old, new)))
+
+
+def test_a_file_that_is_no_mapping_is_refused() -> None:
+    assert problems("- 1\n") == ["reports/small.yaml:1: the file must be a mapping, not [1]"]
+
+
+PAPER = [  # drop mask %, importance map %, GT-known Loc, Top-1 Clas, Top-1 Loc (Choe & Shim, CVPR 2019, Table 1)
+    (("100", "0"), (72.43, 57.37, 44.11)),
+    (("75", "25"), (74.78, 62.25, 49.69)),
+    (("50", "50"), (71.51, 64.93, 49.33)),
+    (("25", "75"), (67.29, 68.99, 47.98)),
+    (("0", "100"), (47.51, 67.78, 32.24)),
+    (("N/A", "N/A"), (51.09, 67.55, 34.41)),
+    (("75", "N/A"), (73.23, 61.55, 47.67)),
+    (("N/A", "25"), (50.62, 68.50, 33.91)),
+    (("75", "25"), (74.78, 62.25, 49.69)),
+]
+
+
+def paper_record(where: Mapping[str, Any], numbers: tuple[float, float, float]) -> dict[str, Any]:
+    trial = {name: STAGES if name == "points" else value for name, value in where.items()}
+    place = {
+        "dataset": "birds",
+        "backbone": "net",
+        "protocol": "p",
+        "seed": 0,
+        "stages": STAGES,
+        "id": json.dumps(trial),
+    }
+    return {**trial, **place, **dict(zip(("gt_known_loc", "top1_clas", "top1_loc"), numbers, strict=True))}
+
+
+def test_table_1_has_the_papers_rows_columns_and_marks() -> None:
+    file = report.read(TABLE1)
+    lines = [line for block in file.lines() for line in block]
+    records = [paper_record(line.where, numbers) for line, (_, numbers) in zip(lines, PAPER, strict=True)]
+
+    (shown,) = report.report(file, records, {}, "results").tables
+
+    assert [len(block) for block in shown.blocks] == [5, 1, 3]
+    assert (*shown.labels, *shown.headers) == (
+        "Drop mask (%)",
+        "Importance map (%)",
+        "GT-known Acc",
+        "Top-1 Clas",
+        "Top-1 Loc",
+    )
+    assert [(row.labels, tuple(cell.mean for cell in row.cells)) for row in rows(shown)] == PAPER
+    assert [[cell.mark for cell in row.cells] for row in rows(shown)] == [
+        [None, None, None],
+        ["bold", None, "bold"],
+        [None, None, None],
+        [None, "italic", None],
+        [None, None, None],
+        [None, None, None],
+        [None, None, None],
+        [None, None, None],
+        ["bold", None, "bold"],
+    ]
+    assert shown.missing == ()
+
+
+def test_reports_need_no_torch() -> None:
+    code = "import sys, wsolbench.report; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,254 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsolbench import recipe, shipped, sweep
+from wsolbench.errors import InputError
+from wsolbench.sweep import Sweep
+
+BASE = "base: {dataset: shapes, backbone: tiny, method: adl}\n"
+STAGES = ("pool1", "pool2", "conv4")  # of tiny
+LR = "mine.yaml:4: lr must be float, not 'no'"  # YAML 1.1 would read it as false
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "mine.yaml"
+
+
+def read(file: Path, text: str, overrides: dict[str, Any] | None = None, **arguments: Any) -> Sweep:
+    file.write_text(text, encoding="utf-8")
+    return sweep.read(file, overrides or {}, **arguments)
+
+
+def problems_of(file: Path, text: str, overrides: dict[str, Any] | None = None) -> list[str]:
+    """The problems, without the folder of the file."""
+    with pytest.raises(InputError) as caught:
+        read(file, text, overrides)
+    return [problem.replace(f"{file.parent}/", "") for problem in caught.value.problems]
+
+
+# What a file says
+
+
+def test_grid_is_crossed(file: Path) -> None:
+    found = read(file, BASE + "grid: {drop_rate: [0.25, 0.75], gamma: [0.7, 0.8, 0.9]}")
+
+    pairs = [(t.method_options["drop_rate"], t.method_options["gamma"]) for t in found.trials]
+    assert pairs == [(0.25, 0.7), (0.25, 0.8), (0.25, 0.9), (0.75, 0.7), (0.75, 0.8), (0.75, 0.9)]
+
+
+def test_explicit_trials_come_after_the_grid(file: Path) -> None:
+    found = read(file, BASE + "grid: {epochs: [1, 2]}\ntrials: [{method: cam, epochs: 3}, {epochs: 4}]")
+
+    assert [(trial.method, trial.epochs) for trial in found.trials] == [("adl", 1), ("adl", 2), ("cam", 3), ("adl", 4)]
+
+
+def test_each_trial_is_there_once_for_each_seed(file: Path) -> None:
+    found = read(file, BASE + "seeds: [3, 1]\ngrid: {epochs: [1]}\ntrials: [{method: cam}]")
+
+    assert [(trial.method, trial.seed) for trial in found.trials] == [("adl", 3), ("adl", 1), ("cam", 3), ("cam", 1)]
+
+
+def test_seed_of_a_trial_wins_over_the_axis(file: Path) -> None:
+    found = read(file, BASE + "seeds: [0, 1]\ntrials: [{seed: 7}]")
+
+    assert [trial.seed for trial in found.trials] == [7]
+
+
+def test_seeds_of_the_caller_stand_for_those_of_the_file(file: Path) -> None:
+    found = read(file, BASE + "seeds: [0, 1]\ntrials: [{epochs: 1}]", seeds=[8, 9])
+
+    assert [trial.seed for trial in found.trials] == [8, 9]
+
+
+def test_equal_trials_are_run_once(file: Path) -> None:
+    found = read(file, BASE + "grid: {drop_rate: [1, 1.0, 0.75]}\ntrials: [{drop_rate: 0.75}, {points: stages}]")
+
+    assert len(found.trials) == len(set(found.trials)) == 2
+
+
+def test_grid_may_hold_lists(file: Path) -> None:
+    found = read(file, BASE + 'grid: {points: [stages, "stages[-1:]", [conv2, conv3], []]}')
+
+    assert [trial.method_options["points"] for trial in found.trials] == [STAGES, ("conv4",), ("conv2", "conv3"), ()]
+
+
+def test_sweep_is_called_as_its_file(file: Path) -> None:
+    found = read(file, BASE + "trials: [{epochs: 1}]\nreport: table1")
+
+    assert (found.name, found.report) == ("mine", "table1")
+
+
+def test_trials_are_those_of_the_recipe(file: Path) -> None:
+    found = read(file, BASE + "trials: [{gamma: 0.5}]")
+
+    settings = {"dataset": "shapes", "backbone": "tiny", "method": "adl", "gamma": 0.5}
+    assert found.trials == (recipe.complete(settings),)
+
+
+@settings(max_examples=25)
+@given(
+    rates=st.lists(st.sampled_from([0, 0.25, 0.5, 1.0]), min_size=1, unique=True),
+    gammas=st.lists(st.sampled_from([0.7, 0.8, 0.9]), min_size=1, unique=True),
+    seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True),
+)
+def test_sweep_has_as_many_trials_as_its_axes_say(
+    tmp_path_factory: pytest.TempPathFactory, rates: list[float], gammas: list[float], seeds: list[int]
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "counted.yaml"
+
+    found = read(file, BASE + f"seeds: {seeds}\ngrid: {{drop_rate: {rates}, gamma: {gammas}}}")
+
+    options = [trial.method_options for trial in found.trials]
+    assert len(found.trials) == len({trial.id for trial in found.trials}) == len(rates) * len(gammas) * len(seeds)
+    assert {(o["drop_rate"], o["gamma"]) for o in options} == {(rate, gamma) for rate in rates for gamma in gammas}
+
+
+# The files that come with it
+
+
+@pytest.mark.parametrize("name", shipped.names("sweeps"))
+def test_shipped_sweep_has_trials_and_a_comment(name: str) -> None:
+    path = shipped.find("sweeps", name)
+
+    assert sweep.read(path, {"weights": "none"}).trials
+    assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+def test_drop_rate_sweep_is_table_1_with_three_seeds() -> None:
+    trials = sweep.read(shipped.find("sweeps", "drop-rate"), {}).trials
+
+    adl = [trial.method_options for trial in trials if trial.method == "adl"]
+    rows = [(o["drop_rate"], o["drop_mask"], o["importance_map"]) for o in adl]
+    grid = [(rate, True, True) for rate in (1.0, 0.75, 0.5, 0.25, 0.0)]
+    assert sorted(rows) == sorted(3 * [*grid, (0.75, True, False), (0.75, False, True)])
+    assert [trial.seed for trial in trials if trial.method == "cam"] == [0, 1, 2]
+    assert {(o["points"], o["gamma"]) for o in adl} == {(STAGES, 0.8)}
+
+
+def test_drop_rate_sweep_runs_on_other_data_by_overrides() -> None:
+    overrides = {"dataset": "cub", "backbone": "mobilenet_v1", "weights": "imagenet"}
+
+    trials = sweep.read(shipped.find("sweeps", "drop-rate"), overrides).trials
+
+    assert {(t.dataset, t.backbone, t.weights) for t in trials} == {("cub", "mobilenet_v1", "imagenet")}
+    assert {t.epochs for t in trials} == {recipe.recommended("cub", "mobilenet_v1", "adl")["epochs"]}
+
+
+# Overrides
+
+
+def test_override_wins_over_base_grid_and_trials(file: Path) -> None:
+    text = BASE + "grid: {epochs: [1, 2]}\ntrials: [{epochs: 3, gamma: 0.5}]"
+
+    found = read(file, text, {"epochs": 9, "seed": 4})
+
+    assert {(trial.epochs, trial.seed) for trial in found.trials} == {(9, 4)}
+
+
+def test_override_of_an_option_applies_to_the_methods_that_have_it(file: Path) -> None:
+    found = read(file, BASE + "trials: [{method: adl}, {method: cam}, {method: has}]", {"gamma": 0.5})
+
+    assert [trial.method_options.get("gamma") for trial in found.trials] == [0.5, None, None]
+
+
+def test_override_of_the_method_decides_which_options_apply(file: Path) -> None:
+    found = read(file, "base: {dataset: shapes, backbone: tiny}\ntrials: [{epochs: 1}]", {"method": "has", "patch": 4})
+
+    assert found.trials[0].method_options["patch"] == 4
+
+
+def test_override_that_no_trial_understands_is_refused(file: Path) -> None:
+    assert problems_of(file, BASE + "trials: [{method: cam}]", {"gamma": 0.5}) == [
+        "no trial of mine.yaml has a field or option 'gamma'"
+    ]
+
+
+def test_wrong_override_is_not_blamed_on_a_line_of_the_file(file: Path) -> None:
+    text = BASE + "grid: {drop_rate: [0.5, 0.75]}"
+
+    assert problems_of(file, text, {"drop_rate": 1.5}) == ["drop_rate must be at most 1, not 1.5"]
+
+
+def test_unknown_override_and_wrong_value_are_told_together(file: Path) -> None:
+    problems = problems_of(file, BASE + "trials: [{epochs: 1}]", {"gama": 0.5, "lr": -1.0})
+
+    assert problems == ["lr must be more than 0, not -1.0", "no trial of mine.yaml has a field or option 'gama'"]
+
+
+def test_unknown_kind_in_an_override_is_told_alone(file: Path) -> None:
+    (problem,) = problems_of(file, BASE + "trials: [{epochs: 1}]", {"method": "adll", "gamma": 0.5})
+
+    assert problem.startswith("no method 'adll', did you mean 'adl'?")
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "mine.yaml:1: a sweep is a mapping with base, grid, trials, seeds and report"),
+        ("- base", "mine.yaml:1: a sweep is a mapping with base, grid, trials, seeds and report"),
+        (BASE, "mine.yaml:1: a sweep needs a grid, a list of trials, or both"),
+        (BASE + "grid: {}", "mine.yaml:1: a sweep needs a grid, a list of trials, or both"),
+        (BASE + "gird: {}", "mine.yaml:2: a sweep has no key gird; it has: base, grid, trials, seeds, report"),
+        (BASE + "grid: {gamma: 0.8}", "mine.yaml:2: grid.gamma must be list, not 0.8"),
+        (BASE + "grid:\n  gamma: []", "mine.yaml:3: grid.gamma must have at least 1 value, not []"),
+        (BASE + "trials: {method: cam}", "mine.yaml:2: trials must be list, not {'method': 'cam'}"),
+        (BASE + "trials: [{}]\nseeds: []", "mine.yaml:3: seeds must have at least 1 value, not []"),
+        (BASE + "trials: [{}]\nseeds: [0, -1]", "mine.yaml:3: seeds.1 must be at least 0, not -1"),
+        (BASE + "trials: [{}]\nseeds: 3", "mine.yaml:3: seeds must be list, not 3"),
+        (BASE + "base: {}", "mine.yaml:2: repeated key 'base', first on line 1"),
+        (BASE + "trials:\n- {}\n- {gamma: 0.5,\n   gamma: 0.6}", "mine.yaml:5: repeated key 'gamma', first on line 4"),
+        (BASE + "trials:\n- {}\n- {gamma: 5}", "mine.yaml:4: gamma must be at most 1, not 5"),
+        (BASE + "grid:\n  drop_rate: [0.5, 1.5]", "mine.yaml:3: drop_rate must be at most 1, not 1.5"),
+        ("base:\n  dataset: shapes\n  backbone: tiny\n  lr: no\ntrials: [{method: cam}]", LR),
+    ],
+)  # fmt: skip
+def test_mistake_is_told_with_file_and_line(file: Path, text: str, message: str) -> None:
+    assert problems_of(file, text) == [message]
+
+
+def test_grid_without_end_is_refused_at_once(file: Path) -> None:
+    axis = list(range(101))
+
+    problems = problems_of(file, BASE + f"grid:\n  seed: {axis}\n  epochs: {axis}\n")
+
+    assert problems == ["mine.yaml:2: the grid has 10201 points, more than 10000"]
+
+
+def test_missing_file_is_told_with_the_nearest_name(file: Path) -> None:
+    file.write_text("", encoding="utf-8")
+
+    with pytest.raises(InputError) as caught:
+        sweep.read(file.with_name("mime.yaml"), {})
+
+    assert str(caught.value) == f"no file '{file.parent}/mime.yaml', did you mean 'mine.yaml'?"
+
+
+def test_unknown_report_is_told_before_the_first_trial(file: Path) -> None:
+    (problem,) = problems_of(file, BASE + "trials: [{}]\nreport: tabel1")
+
+    assert problem.startswith("mine.yaml:3: no file 'tabel1', did you mean 'table1'? The reports here are: ")
+
+
+def test_all_mistakes_are_told_at_once_each_with_its_line(file: Path) -> None:
+    text = (
+        "base: {dataset: shapes, backbone: tiny, seeed: 1}\n"
+        "grid:\n"
+        "  method: [adl, adll]\n"
+        "  gamma: [1.5]\n"
+        "trials:\n"
+        "- {method: cam, epochs: -1}\n"
+        "- {method: adl, points: [pool9]}\n"
+    )
+
+    problems = problems_of(file, text)
+
+    assert sorted({problem.partition(": ")[0] for problem in problems}) == [f"mine.yaml:{k}" for k in (1, 3, 4, 6, 7)]
+    assert len(problems) == len(set(problems))

@@ -1,0 +1,5 @@
+"""python -m wsolbench."""
+
+from wsolbench.cli import main
+
+main()

@@ -1,0 +1,38 @@
+"""What there is: plug-ins with their options, sweeps and reports."""
+
+from dataclasses import MISSING, fields
+from inspect import getdoc
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from wsolbench import plugins, recipe, shipped
+
+
+def everything() -> dict[str, dict[str, str]]:
+    """By heading: name -> one line about it."""
+    kinds = recipe.KINDS.items()
+    found = {f"{kind}s": {name: _plugin(package, name) for name in plugins.names(package)} for kind, package in kinds}
+    for kind in ("sweeps", "reports"):
+        found[kind] = {name: _first_line(shipped.find(kind, name)) for name in shipped.names(kind)}
+    return found
+
+
+def _plugin(package: ModuleType, name: str) -> str:
+    """Options with their defaults; for a backbone its feature points too."""
+    options = [_option(field) for field in fields(plugins.option_class(package, name))]
+    line = ", ".join(options) or "no options"
+    if package is recipe.KINDS["backbone"]:
+        line += f"; points: {' '.join(recipe.blueprint(name, {}).points)}"
+    summary = (getdoc(plugins.load(package, name)) or "").partition("\n")[0]
+    return f"{summary} [{line}]"
+
+
+def _option(field: Any) -> str:
+    return field.name if field.default is MISSING else f"{field.name}={field.default}"
+
+
+def _first_line(path: Path) -> str:
+    """The comment that a file begins with."""
+    text = path.read_text(encoding="utf-8")
+    return text.partition("\n")[0].removeprefix("# ") if text.startswith("#") else ""

@@ -1,0 +1,141 @@
+"""A sweep: a YAML file that names trials."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, MinLen
+from pydantic import ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from wsolbench import documents, recipe, shipped
+from wsolbench.documents import Document
+from wsolbench.errors import InputError, Problem, collecting
+from wsolbench.plugins import OPTIONS, explain
+from wsolbench.trial import Trial
+
+MOST_POINTS = 10_000
+"""Points of a grid; more are a slip."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The trials that a file names, and the table they fill, if it names one."""
+
+    name: str
+    trials: tuple[Trial, ...]
+    report: str | None
+
+
+@checked(frozen=True, kw_only=True, config=OPTIONS)
+class _File:
+    """What a sweep's file may hold."""
+
+    base: dict[str, Any] = field(default_factory=dict)  # settings of every trial
+    grid: dict[str, Annotated[list[Any], MinLen(1)]] = field(default_factory=dict)  # key -> values, crossed
+    trials: list[dict[str, Any]] = field(default_factory=list)  # settings of one trial each
+    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] | None = None  # each trial once for each
+    report: str | None = None  # the table these trials fill
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The settings of one point of the grid or of one explicit trial, and where in the file they stand."""
+
+    settings: dict[str, Any]
+    where: tuple[str | int, ...]
+
+
+def read(
+    path: Path, overrides: Mapping[str, Any], weights_file: Path | None = None, seeds: Sequence[int] | None = None
+) -> Sweep:
+    """The sweep of a file.
+
+    Args:
+        path: with the keys `base`, `grid`, `trials`, `seeds` and `report`.
+        overrides: settings that win over the file's, in every trial that has them.
+        weights_file: what the trials start from.
+        seeds: instead of the file's.
+
+    Raises:
+        InputError: with every mistake, its line and its key.
+    """
+    document = documents.read(path)
+    file = _checked(document)
+    problems = _report_problems(document, file)
+    cases: list[tuple[_Case, dict[str, Any]]] = []
+    trials: dict[Trial, None] = {}  # in the file's order, each once
+    for case in _cases(file):
+        with _located(problems, document, case, overrides):
+            cases.append((case, _settings(file.base, case, overrides)))
+    for case, settings in cases:
+        with _located(problems, document, case, overrides):
+            for seed in _seeds(settings, seeds or file.seeds):
+                trials[recipe.complete({**settings, **seed}, weights_file)] = None
+    used = {key for _, settings in cases for key in settings}
+    if cases:
+        problems += [f"no trial of {path} has a field or option {key!r}" for key in overrides if key not in used]
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return Sweep(path.stem, tuple(trials), file.report)
+
+
+def _report_problems(document: Document, file: _File) -> list[str]:
+    """Told before the first trial, not after the last."""
+    problems: list[str] = []
+    with collecting(problems):
+        if file.report is not None:
+            shipped.find("reports", file.report)
+    return [f"{document.where('report')}: {problem}" for problem in problems]
+
+
+def _checked(document: Document) -> _File:
+    if not isinstance(document.data, dict):
+        raise InputError(f"{document.where()}: a sweep is a mapping with base, grid, trials, seeds and report")
+    try:
+        file = _File(**document.data)
+    except ValidationError as error:
+        unknown = "a sweep has no key {}; it has: base, grid, trials, seeds, report"
+        places = (document.where(*detail["loc"]) for detail in error.errors())
+        raise InputError(*map(": ".join, zip(places, explain(error, unknown), strict=True))) from None
+    if not file.grid and not file.trials:
+        raise InputError(f"{document.where()}: a sweep needs a grid, a list of trials, or both")
+    if (points := math.prod(map(len, file.grid.values()))) > MOST_POINTS:
+        raise InputError(f"{document.where('grid')}: the grid has {points} points, more than {MOST_POINTS}")
+    return file
+
+
+def _cases(file: _File) -> Iterator[_Case]:
+    for values in itertools.product(*file.grid.values()) if file.grid else ():
+        yield _Case(dict(zip(file.grid, values, strict=True)), ("grid",))
+    for index, settings in enumerate(file.trials):
+        yield _Case(settings, ("trials", index))
+
+
+def _settings(base: Mapping[str, Any], case: _Case, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A case's settings with the overrides that a trial of its kinds has."""
+    settings = {**base, **case.settings}
+    kinds = {key: overrides[key] for key in recipe.KINDS if key in overrides}
+    known = recipe.accepts({**settings, **kinds})
+    return {**settings, **{key: value for key, value in overrides.items() if key in known}}
+
+
+def _seeds(settings: Mapping[str, Any], seeds: Sequence[int] | None) -> list[dict[str, int]]:
+    """The axis of seeds, unless one is given."""
+    return [{}] if seeds is None or "seed" in settings else [{"seed": seed} for seed in seeds]
+
+
+@contextmanager
+def _located(problems: list[str], document: Document, case: _Case, overrides: Mapping[str, Any]) -> Iterator[None]:
+    """Collect the problems of a case, each with its line unless an override is to blame."""
+    try:
+        yield
+    except InputError as error:
+        for problem in error.problems:
+            key = problem.key if isinstance(problem, Problem) else ""
+            where = case.where if key in case.settings else ("base",)
+            problems.append(problem if key in overrides else f"{document.where(*where, key)}: {problem}")
