@@ -72,7 +72,7 @@ def main() -> None:
                 frame(row[column], truth, TRUE, "--")
     rows[0][0].set_ylabel("image")
     figure.tight_layout()
-    figure.savefig(asked.out, dpi=80)
+    figure.savefig(asked.out, dpi=56)
 
 
 if __name__ == "__main__":

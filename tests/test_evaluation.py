@@ -176,7 +176,6 @@ def test_objects_are_small_medium_or_large_by_the_share_of_the_image() -> None:
 @pytest.mark.parametrize(
     ("box", "truths", "kind"),
     [
-        ((0, 0, 10, 10), [(0, 0, 10, 10)], "none"),
         ((0, 0, 4, 4), [(0, 0, 10, 10)], "part"),  # all of it on the object, 16 of 100
         ((0, 0, 20, 20), [(0, 0, 10, 10)], "more"),  # all of the object, 100 of 400
         ((0, 0, 20, 20), [(0, 0, 8, 8), (12, 12, 20, 20)], "multiple"),
@@ -248,3 +247,89 @@ def test_truths_follow_the_image_into_the_networks_input() -> None:
     split = replace(split_of([(20, 0, 40, 10)]), sizes=np.array([[40, 10]]))
 
     assert scores(predictions(filled((10, 0, 20, 20))), split, fixed()).images["iou"].tolist() == [1.0]
+
+
+def test_without_boxes_masks_and_classes_are_scored() -> None:
+    mask = filled((0, 0, 10, 10)).astype(np.uint8)
+    split = replace(split_of([(0, 0, 1, 1)], mask=lambda _: mask), boxes=(np.empty((0, 4)),))
+
+    metrics = scores(predictions(filled((0, 0, 10, 10))), split, protocol("wsolbench")).metrics
+
+    assert metrics == {"top1_clas": 100, "top5_clas": 100, "px_ap": pytest.approx(100)}
+
+
+def test_images_without_a_box_among_others_are_named() -> None:
+    split = replace(split_of([(0, 0, 5, 5)], [(0, 0, 5, 5)]), boxes=(np.array([[0.0, 0, 5, 5]]), np.empty((0, 4))))
+
+    with pytest.raises(InputError, match=r"1 of 2 images have no box, .*: 1\.jpg"):
+        _ = split.boxed
+
+
+def test_only_images_with_a_box_are_held_out() -> None:
+    split = replace(
+        split_of(*[[(0.0, 0.0, 5.0, 5.0)]] * 6), boxes=tuple([np.array([[0.0, 0, 5, 5]])] * 2 + [np.empty((0, 4))] * 4)
+    )
+
+    rest, held_out = split.held_out(0.9)
+
+    assert len(held_out) == 1
+    assert set(held_out.ids) < {"0.jpg", "1.jpg"}
+    assert len(rest) == 5
+
+
+PICTURE = replace(split_of([(50.5, 40.2, 149.6, 159.9), (200.0, 20.0, 280.0, 180.0)]), sizes=np.array([[300, 200]]))
+"""An image of 300 x 200 pixels with two objects."""
+
+
+def blocks(side: int, large: tuple[int, int, int, int], line: tuple[int, int, int, int]) -> NDArray[np.float32]:
+    """1 in a block, 0.15 in a wider and larger frame that is one pixel thick."""
+    score_map = np.zeros((side, side), np.float32)
+    x0, y0, x1, y1 = line
+    score_map[y0:y1, x0:x1] = 0.15
+    score_map[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1] = 0
+    x0, y0, x1, y1 = large
+    score_map[y0:y1, x0:x1] = 1
+    return score_map
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "truth"),
+    [
+        # x by 224 / 300, y by 224 / 200; the second object is the nearer one
+        ("wsolbench_fixed", (150, 22, 210, 202), (149.3333, 22.4, 209.0667, 201.6)),
+        ("wsolevaluation", (150, 22, 210, 202), (149, 22, 209, 201)),
+        # x by 256 / 300, y by 256 / 200, less 16; the first object, cut to whole pixels
+        ("adl2019", (150, 22, 210, 202), (27, 35, 111, 188)),
+        ("adl2019_rect", (150, 22, 210, 202), (27, 35, 111, 188)),
+        # 384 x 256, less 80 and 16; the first object; at 5 % the frame, filled, has the larger area
+        ("acol_spg", (10, 10, 120, 220), (-15.36, 35.456, 111.488, 188.672)),
+    ],
+)
+def test_what_each_protocol_makes_of_a_picture(name: str, box: tuple[int, ...], truth: tuple[float, ...]) -> None:
+    rule = replace(protocol(name), interpolation="linear")
+    score_map = blocks(224, (150, 22, 210, 202), (10, 10, 120, 220))
+    rule = rule if rule.threshold != "oracle" else replace(rule, threshold=0.2)
+
+    found = evaluate(predictions(score_map), PICTURE, 224, rule)
+
+    assert found.images["box"].tolist() == [list(box)]
+    extra = 1 if rule.convention == "inclusive" else 0
+    ours, theirs = np.array(box, float), np.array(truth)
+    sides = np.clip(np.minimum(ours[2:], theirs[2:]) - np.maximum(ours[:2], theirs[:2]) + extra, 0, None)
+    area, other = (np.prod(b[2:] - b[:2] + extra) for b in (ours, theirs))
+    assert found.images["iou"][0] == pytest.approx(sides.prod() / (area + other - sides.prod()), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("wsolbench", ("resize224", "linear", "any", False, "largest", "half_open", False, "held_out")),
+        ("wsolbench_fixed", ("resize224", "linear", "any", False, "largest", "half_open", False, 0.2)),
+        ("wsolevaluation", ("resize224", "cubic", "any", True, "largest", "inclusive", True, "oracle")),
+        ("adl2019", ("resize256_crop224", "linear", "first", True, "largest", "inclusive", False, 0.2)),
+        ("adl2019_rect", ("resize256_crop224", "linear", "first", True, "largest_rect", "inclusive", False, 0.2)),
+        ("acol_spg", ("short256_crop224", "linear", "first", False, "largest", "inclusive", False, 0.05)),
+    ],
+)
+def test_protocols_are_what_their_sources_do(name: str, fields: tuple[object, ...]) -> None:
+    assert tuple(vars(protocol(name)).values())[: len(fields)] == fields

@@ -251,7 +251,9 @@ def test_loss_that_is_no_number_ends_a_trial_as_diverged(
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
     trial = trial_of(method="nan_in_epoch_2", epochs=3)
 
-    with pytest.raises(DivergedError, match=r"^the loss is nan in the batch of images \S+\.jpg(, \S+\.jpg)*$") as caught:
+    with pytest.raises(
+        DivergedError, match=r"^the loss is nan in the batch of images \S+\.jpg(, \S+\.jpg)*$"
+    ) as caught:
         job.run(trial, place)
 
     kept = Store(place.results)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import fake_data
 from tests.conftest import QUICK
 from wsolbench import job, loop, protocols, recipe
 from wsolbench.errors import InputError
@@ -82,8 +83,24 @@ def test_a_trial_without_its_last_checkpoint_is_not_scored_as_if_it_were_trained
     trial, place, _ = copied
     shutil.rmtree(Store(place.results).path(trial.id, "checkpoint"))
 
-    with pytest.raises(InputError, match=f"no checkpoint of trial {trial.id} .* run it again with --fresh"):
+    with pytest.raises(InputError, match=f"no checkpoint of trial {trial.id} .* run it with --fresh"):
         job.run(trial, replace(place, protocol="adl2019"))
+
+
+@pytest.mark.parametrize("name", ["wsolbench", "wsolevaluation"])
+def test_stored_maps_need_neither_checkpoint_nor_network(copied: Trained, name: str) -> None:
+    trial, place, record = copied
+    shutil.rmtree(Store(place.results).path(trial.id, "checkpoint"))
+
+    assert job.rescore(trial, replace(place, protocol=name)).metrics == record["results"][name]
+
+
+def test_stored_maps_are_not_scored_against_other_images(copied: Trained, tmp_path: Path) -> None:
+    trial, place, _ = copied
+    other = fake_data.cub(tmp_path / "other", per_class=4)
+
+    with pytest.raises(InputError, match=f"other images or labels than trial {trial.id} was tested on"):
+        job.run(trial, replace(place, data=other, protocol="adl2019"))
 
 
 def test_held_out_images_are_not_trained_on(trained: Trained) -> None:

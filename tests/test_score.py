@@ -97,7 +97,25 @@ def test_all_maps_in_one_archive(tmp_path: Path) -> None:
     assert found.metrics["gt_known_loc"] == 100
 
 
-def test_maps_are_scaled_to_the_unit_interval(original: Path, tmp_path: Path) -> None:
+def test_a_map_that_fills_its_image_is_found(tmp_path: Path) -> None:
+    split = replace(split_of(), boxes=tuple(np.array([[0.0, 0.0, *size]]) for size in SIZES))
+    folder = save(tmp_path, [np.ones(size[::-1], np.float32) for size in SIZES])
+
+    found = score(folder, split, protocols.protocol("wsolbench"), "original", (folder, split))
+
+    assert found.metrics["mean_iou"] == 100
+
+
+def test_maps_within_the_unit_interval_are_scored_as_they_are(tmp_path: Path) -> None:
+    """0.5 around a block of 1: at 20 % of the maximum the whole map is above, which scaling would undo."""
+    maps = [np.maximum(perfect(size, box), 0.5) for size, box in zip(SIZES, BOXES, strict=True)]
+
+    found = score(save(tmp_path, maps), split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+    assert found.images["box"].tolist() == [[0, 0, *size] for size in SIZES]
+
+
+def test_maps_outside_the_unit_interval_are_scaled_to_it(original: Path, tmp_path: Path) -> None:
     shifted = save(tmp_path / "shifted", [5 * np.load(original / f"{name}.npy") - 3 for name in split_of().ids])
 
     found = score(shifted, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)

@@ -68,15 +68,28 @@ class Split:
             mask=at(self.mask),
         )
 
+    @property
+    def boxed(self) -> bool:
+        """Whether images have boxes; `InputError` names those without where others have them."""
+        without = [name for name, boxes in zip(self.ids, self.boxes, strict=True) if not len(boxes)]
+        if without and len(without) < len(self):
+            named = ", ".join(without[:5])
+            raise InputError(
+                f"{len(without)} of {len(self)} images have no box, give them one or leave them out: {named}"
+            )
+        return not without
+
     def held_out(self, share: float) -> tuple["Split", "Split"]:
         """The images to train on, and a share of each class's that is not; the same ones on every machine.
 
-        Which of a class's images are held out is drawn by the digests of their names; at least one of a class with
-        two or more images is, none of a class with one.
+        Which of a class's images with boxes are held out is drawn by the digests of their names; at least one of a
+        class with two or more is, none of a class with one.
         """
         held: set[int] = set()
+        boxed = np.array([len(boxes) > 0 for boxes in self.boxes], bool)
         for label in np.unique(self.labels):
-            indices = sorted(np.flatnonzero(self.labels == label).tolist(), key=lambda i: _drawn(self.ids[i]))
+            candidates = np.flatnonzero((self.labels == label) & boxed).tolist()
+            indices = sorted(candidates, key=lambda i: _drawn(self.ids[i]))
             held.update(indices[: min(max(1, round(share * len(indices))), len(indices) - 1)])
         rest = [index for index in range(len(self)) if index not in held]
         return self.only(rest), self.only(sorted(held))

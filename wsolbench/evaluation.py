@@ -117,11 +117,13 @@ def evaluate(
     found = localization(network_chunks(predictions.score_maps, split, side, protocol), protocol, chosen_on)
     top1 = predictions.top5[:, 0] == split.labels
     top5 = (predictions.top5 == split.labels[:, None]).any(1)
+    known = {"top1_clas": _percent(top1), "top5_clas": _percent(top5)}
+    if "iou" not in found.images:
+        return Scores({**known, **found.metrics}, found.images, {"top1_clas": _by_class(split, top1)}, found.curve)
     hit = found.images["iou"] >= HIT
     error = np.where(hit & ~top1, ERRORS.index("class"), found.images["error"])
     metrics = {
-        "top1_clas": _percent(top1),
-        "top5_clas": _percent(top5),
+        **known,
         "top1_loc": _percent(hit & top1),
         "top5_loc": _percent(hit & top5),
         **found.metrics,
@@ -133,7 +135,19 @@ def evaluate(
 
 
 def localization(chunks: Chunks, protocol: Protocol, held_out: Chunks | None = None) -> Scores:
-    """The scores that need no class: of score maps against boxes and masks."""
+    """The scores that need no class: of score maps against boxes, where there are any, and masks."""
+    if len(next(chunks()).truths[0]):
+        found = _against_boxes(chunks, protocol, held_out)
+    else:
+        found = Scores({}, {}, {}, np.empty(0))
+    bodies = _joined(_cover(chunk) for chunk in chunks())
+    metrics = {name: _percent(values) for name, values in bodies.items()}
+    if (px_ap := _px_ap(chunks)) is not None:
+        metrics["px_ap"] = px_ap
+    return Scores({**found.metrics, **metrics}, {**found.images, **bodies}, {}, found.curve)
+
+
+def _against_boxes(chunks: Chunks, protocol: Protocol, held_out: Chunks | None) -> Scores:
     best, every = _accuracies(chunks, protocol, "largest"), _accuracies(chunks, protocol, "all")
     curve = best["accuracy"][IOUS.index(HIT)]
     threshold = _threshold(protocol, curve, held_out)
@@ -149,10 +163,6 @@ def localization(chunks: Chunks, protocol: Protocol, held_out: Chunks | None = N
         "optimism": best["max_box_acc"] - _percent(hit),
         **_strata(images["size"], hit),
     }
-    if "body_coverage" in images:
-        metrics["body_coverage"] = _percent(images["body_coverage"])
-    if (px_ap := _px_ap(chunks)) is not None:
-        metrics["px_ap"] = px_ap
     return Scores(metrics, images, {}, curve)
 
 
@@ -207,21 +217,26 @@ def _localize(chunk: Chunk, protocol: Protocol, threshold: float) -> dict[str, N
     found = boxes.boxes_at_thresholds(chunk.maps, [threshold], protocol.contours, clip=protocol.clip)[:, 0]
     overlaps = map(boxes.box_iou, found[:, None].astype(float), chunk.truths, itertools.repeat(protocol.convention))
     area = chunk.maps.shape[1] * chunk.maps.shape[2]
-    images = {
+    iou = np.array([overlap.max() for overlap in overlaps])
+    kinds = np.array([ERRORS.index(kind) for kind in map(error_kind, found, chunk.truths)])
+    return {
         "box": found,
-        "iou": np.array([overlap.max() for overlap in overlaps]),
-        "error": np.array([ERRORS.index(error) for error in map(error_kind, found, chunk.truths)]),
+        "iou": iou,
+        "error": np.where(iou >= HIT, ERRORS.index("none"), kinds),
         "size": np.array([_areas(truths).max() / area for truths in chunk.truths]),
     }
-    if chunk.bodies is not None:
-        images["body_coverage"] = np.array(
-            [coverage(*pair, COVERED) for pair in zip(chunk.maps, chunk.bodies, strict=True)]
-        )
-    return images
+
+
+def _cover(chunk: Chunk) -> dict[str, NDArray[Any]]:
+    """Image by image, how much of the object's body is covered; nothing where there are no bodies."""
+    if chunk.bodies is None:
+        return {}
+    pairs = zip(chunk.maps, chunk.bodies, strict=True)
+    return {"body_coverage": np.array([coverage(*pair, COVERED) for pair in pairs])}
 
 
 def error_kind(box: NDArray[np.int64], truths: NDArray[np.float64]) -> str:
-    """What a box (4,) does wrong among its image's true boxes (M, 4): one of `ERRORS`, never `class`.
+    """What a box (4,) that is no hit does wrong among its image's true boxes (M, 4): one of the last four `ERRORS`.
 
     `multiple`: it covers more than 0.3 of each of two objects; `part`: more than half of it lies on the object it
     overlaps most; `more`: it covers more than 0.7 of that object (Gao et al., TS-CAM, ICCV 2021, section 4.3).
@@ -229,8 +244,6 @@ def error_kind(box: NDArray[np.int64], truths: NDArray[np.float64]) -> str:
     corners = box.astype(float)
     shared = np.clip(np.minimum(corners[2:], truths[:, 2:]) - np.maximum(corners[:2], truths[:, :2]), 0, None).prod(1)
     own, theirs = _areas(corners[None])[0], _areas(truths)
-    if (shared / (own + theirs - shared)).max() >= HIT:
-        return "none"
     of_object = np.divide(shared, theirs, out=np.zeros_like(shared), where=theirs > 0)
     if (of_object > 0.3).sum() > 1:  # noqa: PLR2004
         return "multiple"

@@ -73,11 +73,16 @@ def rescore(trial: Trial, place: Place) -> Scores:
     name = place.protocol or protocols.DEFAULT
     images = splits(trial, place)
     device = settle(trial, place)
-    net, _ = network(trial, place, images.test)
-    net.to(device).to(memory_format=torch.channels_last)
-    if checkpoint.resume(store.path(trial.id, "checkpoint"), net, loop.optimizer(net, trial)) != trial.epochs:
-        raise InputError(f"no checkpoint of trial {trial.id} after its last epoch is left; run it again with --fresh")
-    evaluator = Evaluator(trial, place, images, net, device)
+
+    @cache
+    def trained() -> Net:
+        net, _ = network(trial, place, images.test)
+        net.to(device).to(memory_format=torch.channels_last)
+        if checkpoint.resume(store.path(trial.id, "checkpoint"), net, loop.optimizer(net, trial)) != trial.epochs:
+            raise InputError(f"no checkpoint of trial {trial.id} after its last epoch is left; run it with --fresh")
+        return net
+
+    evaluator = Evaluator(trial, place, images, trained, device)
     evaluator.recall(store)
     scores = evaluator.scores([name])
     evaluator.save(store, scores)
@@ -131,7 +136,7 @@ class _Run:
             self._train(net, images.train, device)
         trained = time.monotonic()
         default = protocols.UNHELD if images.held_out is None else protocols.DEFAULT
-        evaluator = Evaluator(self.trial, self.place, images, net, device)
+        evaluator = Evaluator(self.trial, self.place, images, lambda: net, device)
         names = dict.fromkeys((*protocols.of_geometry(protocols.protocol(default).geometry), *_named(self.place)))
         scores = evaluator.scores([name for name in names if evaluator.can(name)])
         evaluator.save(self.store, scores)
@@ -182,7 +187,7 @@ class Evaluator:
     trial: Trial
     place: Place
     images: Splits
-    net: Net
+    net: Callable[[], Net]  # called where a pass is not stored
     device: torch.device
     passes: dict[str, Predictions] = field(default_factory=dict)  # `geometry/split`
 
@@ -197,14 +202,14 @@ class Evaluator:
     def recall(self, store: Store) -> None:
         """Take the passes that are stored already, instead of making them again."""
         predictions, maps = (store.arrays(self.trial.id, name) for name in ("predictions.npz", "scoremaps.npz"))
+        if predictions and self._names(predictions) != self._names(self._known()):
+            raise InputError(f"the data set has other images or labels than trial {self.trial.id} was tested on")
         for key, score_maps in maps.items():
             self.passes[key] = Predictions(predictions[f"{key}/top5"], predictions[f"{key}/probabilities"], score_maps)
 
     def save(self, store: Store, scores: Mapping[str, Scores]) -> None:
         """Keep beside the record what its numbers are made of, image by image; what is there already stays."""
-        test, held_out = self.images.test, self.images.held_out
-        known: dict[str, Any] = {"ids": np.array(test.ids), "labels": test.labels}
-        known["held_out_ids"] = np.array(held_out.ids if held_out else [], np.str_)
+        known = self._known()
         for key, found in self.passes.items():
             known |= {f"{key}/top5": found.top5, f"{key}/probabilities": found.probabilities}
         for name, said in scores.items():
@@ -213,6 +218,15 @@ class Evaluator:
             known[f"{name}/curve"] = said.curve
         store.put_arrays(self.trial.id, "predictions.npz", {**store.arrays(self.trial.id, "predictions.npz"), **known})
         store.put_arrays(self.trial.id, "scoremaps.npz", {key: found.score_maps for key, found in self.passes.items()})
+
+    def _known(self) -> dict[str, Any]:
+        test, held_out = self.images.test, self.images.held_out
+        held_out_ids = np.array(held_out.ids if held_out else [], np.str_)
+        return {"ids": np.array(test.ids), "labels": test.labels, "held_out_ids": held_out_ids}
+
+    @staticmethod
+    def _names(known: Mapping[str, Any]) -> list[list[Any]]:
+        return [known[key].tolist() for key in ("ids", "labels", "held_out_ids")]
 
     def _scores(self, protocol: Protocol) -> Scores:
         test = self._pass(protocol.geometry, "test")
@@ -225,9 +239,9 @@ class Evaluator:
         key = f"{geometry}/{name}"
         if key not in self.passes:
             pixels = Pixels(getattr(self.images, name), self.trial.image_size, geometry)
-            normalisation, workers = self.net.backbone.normalisation, self.place.workers
-            batches = test_batches(pixels, self.trial.batch_size, normalisation, workers)
-            self.passes[key] = evaluation.collect(loop.predict(self.net, batches, self.device))
+            net = self.net()
+            batches = test_batches(pixels, self.trial.batch_size, net.backbone.normalisation, self.place.workers)
+            self.passes[key] = evaluation.collect(loop.predict(net, batches, self.device))
         return self.passes[key]
 
 
@@ -251,17 +265,23 @@ def settle(trial: Trial, place: Place) -> torch.device:
 
 
 def splits(trial: Trial, place: Place) -> Splits:
-    """The trial's images; those held out are the data set's own, or a share of each class's training images.
+    """The trial's images.
 
-    Without either there are none; `InputError` where there is nothing to train on.
+    Those held out are a share of each class's training images, so that what is trained on does not depend on what else
+    is on the disk; where the trial holds out none, they are the data set's own, if it has any with boxes.
+
+    Raises:
+        InputError: there is nothing to train on, or some test images have boxes and others none.
     """
     dataset = plugins.make(datasets, trial.dataset, trial.dataset_options)
     test = dataset.split("test", place.data)
+    test.boxed  # noqa: B018  some with and some without is an error, before training
     train = _unless_absent(dataset, "train", place, needed=trial.epochs > 0)
-    held_out = _unless_absent(dataset, "held_out", place)
-    if held_out is None and train is not None and trial.held_out > 0:
-        train, held_out = train.held_out(trial.held_out)
-    return Splits(train, held_out, test)
+    if trial.held_out > 0 and train is not None:
+        rest, held_out = train.held_out(trial.held_out)
+        return Splits(rest, held_out, test) if len(held_out) else Splits(train, None, test)
+    own = _unless_absent(dataset, "held_out", place)
+    return Splits(train, own if own is not None and own.boxed else None, test)
 
 
 def _unless_absent(dataset: Dataset, name: SplitName, place: Place, *, needed: bool = False) -> Split | None:

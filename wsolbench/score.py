@@ -21,7 +21,7 @@ Baseline = Literal["whole", "centre", "random"]
 
 
 def score(folder: Path, split: Split, protocol: Protocol, space: Space, held_out: tuple[Path, Split] | None) -> Scores:
-    """The scores of a folder of score maps; they are scaled to [0, 1] and never resized.
+    """The scores of a folder of score maps; those outside [0, 1] are scaled to it, none is resized.
 
     Args:
         folder: of one .npy, or .npz of one array, for each image, named like it; or an .npz of all, by image.
@@ -34,6 +34,7 @@ def score(folder: Path, split: Split, protocol: Protocol, space: Space, held_out
     Raises:
         InputError: a map is missing, has the wrong size, or is not finite; the first five of each are named.
     """
+    split.boxed  # noqa: B018  boxes for some images and none for others are an error
     chosen_on = None if held_out is None else _chunks(*held_out, protocol, space)
     return localization(_chunks(folder, split, protocol, space), protocol, chosen_on)
 
@@ -87,7 +88,9 @@ def _chunks(folder: Path, split: Split, protocol: Protocol, space: Space) -> Chu
             found = load(index).astype(np.float32)
             if not np.isfinite(found).all():
                 raise InputError(f"the score map of {split.ids[index]} is not finite everywhere")
-            yield _chunk(scoremaps.min_max(found[None])[0], split, index, view, protocol)
+            within = found.min() >= 0 and found.max() <= 1  # then they are scored as they are
+            scaled = found if within else scoremaps.min_max(found[None])[0]
+            yield _chunk(scaled, split, index, view, protocol)
 
     return chunks
 

@@ -47,7 +47,7 @@ class Trial:
     lr_factor: Positive
     momentum: Annotated[float, Ge(0), Lt(1)]
     weight_decay: NotNegative
-    held_out: Annotated[float, Ge(0), Lt(1)]  # of each class's training images, where the data set holds out none
+    held_out: Annotated[float, Ge(0), Lt(1)]  # share of each class's training images; 0: the data set's own, if any
     precision: Literal["fp32", "bf16"]  # of training; evaluation is always fp32
     threads: Annotated[int, Ge(1), Le(1024)]  # of the CPU; the last digits of a sum depend on it
 
