@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -33,8 +32,8 @@ def keep_mask(images: Tensor, patch: int, hide_probability: float) -> Tensor:
     count, _, height, width = images.shape
     grid = (count, 1, -(-height // patch), -(-width // patch))
     kept = (torch.rand(grid, device=images.device) >= hide_probability).to(images.dtype)
-    full = F.interpolate(kept, scale_factor=float(patch), mode="nearest")
-    return full[..., :height, :width]
+    rows, columns = (torch.arange(side, device=images.device) // patch for side in (height, width))
+    return kept[:, :, rows][..., columns]
 
 
 METHOD = HaS

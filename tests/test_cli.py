@@ -158,7 +158,8 @@ def test_fresh_run_keeps_the_old_record(wsolbench: Command, quick: list[str], tm
     wsolbench("run", *quick, "--fresh")
 
     assert (tmp_path / "results" / ID / "aside" / "0001" / "record.json").read_bytes() == before
-    assert len(Store(tmp_path / "results").attempts(ID)) == 2
+    assert (tmp_path / "results" / ID / "aside" / "0001" / "attempts" / "0001" / "exit.json").exists()
+    assert len(Store(tmp_path / "results").attempts(ID)) == 1
 
 
 def test_broken_record_is_told_and_fresh_repairs_it(wsolbench: Command, quick: list[str], tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_truncated_image_exits_2_and_names_the_image(wsolbench: Command, tmp_pat
     ended = wsolbench("run", *words(), f"data={data}")
 
     assert ended.code == 2
-    assert image.name in ended.err
+    assert ended.err.splitlines()[-1] == f"error: files that are no images; fetch them again (1): {image} (OSError)"
     assert Store(tmp_path / "results").state(ID) == "failed"
 
 
@@ -542,3 +543,51 @@ def test_twenty_kills_do_not_change_the_weights(start: Callable[..., Any], cub: 
     assert last.wait(120) == 0, last.stderr.read()
     assert len(kept.attempts(trial.id)) == 21
     assert digest_of(kept.folder) == whole["weights_digest"]
+
+
+def test_a_mistake_does_not_cost_the_stored_result(wsolbench: Command, quick: list[str], tmp_path: Path) -> None:
+    wsolbench("run", *quick)
+    gone = [word for word in quick if not word.startswith("data=")]
+
+    ended = wsolbench("run", *gone, f"data={tmp_path / 'gone'}", "--fresh")
+
+    assert ended.code == 2
+    assert Store(tmp_path / "results").state(ID) == "done"
+
+
+def test_a_method_that_cannot_be_imported_is_named_and_the_others_are_listed(
+    wsolbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = method_folder(tmp_path / "mine", torn="def (")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
+
+    ended = wsolbench("list", "methods")
+
+    assert ended.code == 0
+    assert "torn             method torn cannot be imported: SyntaxError" in ended.out
+    assert "points, drop_rate=0.75" in ended.out
+
+
+def test_a_finished_sweep_says_what_to_try_next(wsolbench: Command, tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text("trials: [{method: cam}]\n", encoding="utf-8")
+
+    ended = wsolbench(
+        "sweep",
+        path,
+        *words(method="cam"),
+        f"data={fake_data.cub(tmp_path / 'cub', per_class=8)}",
+        "--cluster",
+        "debug",
+    )
+
+    assert ended.code == 0
+    assert ended.err.splitlines()[-1].startswith("next: wsolbench sweep ")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_environment(wsolbench: Command, quick: list[str]) -> None:
+    wsolbench("run", *quick)
+
+    ended = wsolbench("report", "methods", "--out", "/proc/none")
+
+    assert (ended.code, ended.err.splitlines()[-1].startswith("error: /proc/none")) == (4, True)

@@ -84,3 +84,12 @@ def test_a_patch_larger_than_the_image_hides_all_or_nothing() -> None:
     masks = has.keep_mask(torch.zeros(20, 3, 10, 12), 32, 0.5).flatten(1)
 
     assert set(masks.mean(1).tolist()) == {0.0, 1.0}
+
+
+def test_a_patch_larger_than_the_image_costs_no_more_than_the_image() -> None:
+    torch.manual_seed(0)
+
+    mask = has.keep_mask(torch.zeros(8, 3, 5, 7), 1_000_000, 0.5)
+
+    assert mask.shape == (8, 1, 5, 7)
+    assert all(len(image.unique()) == 1 for image in mask)

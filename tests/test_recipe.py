@@ -269,3 +269,14 @@ def test_wrong_point_is_refused_without_building_the_network(monkeypatch: pytest
     problems_of({**ADL, "backbone": "vgg16", "points": ["pool5"]})
 
     assert {device.type for device in built} == {"meta"}
+
+
+def test_weights_whose_metadata_asks_for_what_the_backbone_has_not_are_of_another_network(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"kwargs": '{"pad_type": "same", "bn_eps": 0.001}'})
+
+    with pytest.raises(InputError) as caught:
+        recipe.complete(ADL, path)
+
+    asked = "its metadata asks for bn_eps, padding, which tiny has not"
+    assert caught.value.problems == (f"other.safetensors has the weights of another network: {asked}",)

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from wsolbench import plugins, recipe, shipped
+from wsolbench.errors import InputError
 
 
 def everything() -> dict[str, dict[str, str]]:
@@ -20,6 +21,10 @@ def everything() -> dict[str, dict[str, str]]:
 
 def _plugin(package: ModuleType, name: str) -> str:
     """Options with their defaults; for a backbone its feature points too."""
+    try:
+        plugins.option_class(package, name)
+    except InputError as error:
+        return str(error)
     options = [_option(field) for field in fields(plugins.option_class(package, name))]
     line = ", ".join(options) or "no options"
     if package is recipe.KINDS["backbone"]:

@@ -1,5 +1,9 @@
-"""The command line: data on stdout, messages on stderr; 0 done, 1 failed, 2 usage, 3 incomplete, 130 interrupted."""
+"""The command line: data on stdout, messages on stderr.
 
+Exit codes: 0 done, 1 failed, 2 usage, 3 incomplete, 4 environment, 130 interrupted.
+"""
+
+import errno
 import json
 import sys
 from collections import Counter
@@ -31,7 +35,9 @@ Results = Annotated[Path, typer.Option(envvar="WSOLBENCH_RESULTS", help="folder 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 _NOT_OF_TRIALS = ("data", "device", "workers")
-FAILED, INCOMPLETE, INTERRUPTED = 1, 3, 130
+FAILED, INCOMPLETE, ENVIRONMENT, INTERRUPTED = 1, 3, 4, 130
+_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENOENT}
+"""What the system says where a file cannot be written there."""
 
 
 def main() -> NoReturn:
@@ -45,6 +51,11 @@ def main() -> NoReturn:
     except InputError as error:
         _say(*(f"error: {problem}" for problem in error.problems))
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        _say(f"error: {error.filename or 'the disk'}: {error.strerror}")
+        sys.exit(ENVIRONMENT)
     except KeyboardInterrupt:
         _interrupted()
         sys.exit(INTERRUPTED)
@@ -88,6 +99,7 @@ def run(
     kept = Store(results)
     cached = not fresh and kept.record(trial.id) is not None
     if fresh:
+        job.check(trial, place)  # a mistake must not cost the stored result
         kept.set_aside(trial.id)
     _say(f"trial {trial.id}" + (": the stored result" if cached else f", {trial.epochs} epochs"))
     try:
@@ -132,6 +144,8 @@ def sweep(
     for trial, how in failed.items():
         _say(f"failed: {trial.id}: {how}", f"  log: {Store(results).path(trial.id, 'attempts')}")
     complete = _table(plan, place)
+    if complete and not failed:
+        _say(_next(plan, place))
     raise typer.Exit(FAILED if failed else 0 if complete else INCOMPLETE)
 
 
@@ -164,6 +178,8 @@ def report(
     names = [word for word in file if "=" not in word]
     given = [word for word in file if "=" in word]
     filters = {key: value for key, value in words.values(given).items() if key not in _NOT_OF_TRIALS}
+    if "protocol" in filters:
+        protocols.protocol(str(filters["protocol"]))
     if Path(str(filters.get("weights"))).is_file():
         filters["weights"] = files.sha256(Path(str(filters["weights"])))
     if not names:
@@ -317,6 +333,13 @@ def _status(found: Store, trial_id: str) -> dict[str, Any]:
         "trial": " ".join([*words, *options, f"seed={spec.get('seed', '?')}"]),
         "note": attempts[-1].exit().get("message", "") if attempts else "",
     }
+
+
+def _next(plan: "Sweep", place: Place) -> str:
+    """What to try after a sweep."""
+    others = [name for name in shipped.names("sweeps") if name != plan.name]
+    results = "" if place.results == Path("results") else f" --results {place.results}"
+    return f"next: wsolbench sweep {others[0]}{results}" if others else f"next: wsolbench status{results}"
 
 
 def _table(plan: "Sweep", place: Place) -> bool:

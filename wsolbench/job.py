@@ -63,6 +63,12 @@ def run(trial: Trial, place: Place, say: Say = lambda _: None) -> dict[str, Any]
     return record
 
 
+def check(trial: Trial, place: Place) -> None:
+    """Raise the `InputError` that running the trial here would, if it would: of device, data or weights."""
+    settle(trial, place)
+    network(trial, place, splits(trial, place).test)
+
+
 def rescore(trial: Trial, place: Place) -> Scores:
     """What the place's protocol says of a finished trial, added to its record.
 
@@ -131,10 +137,10 @@ class _Run:
         net, loaded = network(self.trial, self.place, images.test)
         net.to(device).to(memory_format=torch.channels_last)
         groups = parameter_groups(self.trial, net)
-        started = time.monotonic()
         if images.train is not None and self.trial.epochs:
             self._train(net, images.train, device)
         trained = time.monotonic()
+        epochs = self.store.epochs(self.trial.id)
         default = protocols.UNHELD if images.held_out is None else protocols.DEFAULT
         evaluator = Evaluator(self.trial, self.place, images, lambda: net, device)
         names = dict.fromkeys((*protocols.of_geometry(protocols.protocol(default).geometry), *_named(self.place)))
@@ -150,8 +156,8 @@ class _Run:
             "normalisation": net.backbone.normalisation,
             "parameter_groups": groups,
             "weights_digest": checkpoint.digest(net),
-            "epochs": self.store.epochs(self.trial.id),
-            "cost": _cost(trained - started, time.monotonic() - trained, device),
+            "epochs": epochs,
+            "cost": _cost(sum(row["seconds"] for row in epochs), time.monotonic() - trained, device),
             "environment": environment(device),
         }
 
@@ -165,9 +171,11 @@ class _Run:
             loop.set_rates(sgd, trial, epoch)
             batches = training_batches(pixels, trial, epoch, net.backbone.normalisation, self.place.workers)
             loss = trainer.epoch(self._beating(batches))
-            checkpoint.write(folder, epoch + 1, self.attempt.folder.name, net, sgd)
             row = {"epoch": epoch + 1, "loss": loss, "seconds": time.monotonic() - started}
-            self.attempt.epoch(row)
+            self.attempt.epoch(
+                row
+            )  # before the checkpoint: a kill between the two repeats the epoch, with the same row
+            checkpoint.write(folder, epoch + 1, self.attempt.folder.name, net, sgd)
             self.say(row)
 
     def _beating(self, batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -69,6 +69,8 @@ def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, s
         store.add(trial)
     todo = [trial for trial in trials if not done(store, trial, place)]
     progress = Progress(len(trials), len(trials) - len(todo), sum(trial.epochs for trial in todo))
+    if not todo:
+        return progress
     running = _Jobs(store, place, cluster)
     waiting = list(todo)
     try:

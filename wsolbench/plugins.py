@@ -3,7 +3,7 @@
 import pkgutil
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Annotated, Any
@@ -42,7 +42,12 @@ def load(package: ModuleType, name: str) -> ModuleType:
         hint = nearest(name, known) or "."
         there = ", ".join(known) or "none"
         raise InputError(Problem(f"no {kind(package)} {name!r}{hint} There are: {there}", kind(package)))
-    return import_module(module)
+    try:
+        return import_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{kind(package)} {name} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def kind(package: ModuleType) -> str:
@@ -54,9 +59,12 @@ def option_class(package: ModuleType, name: str) -> type[Any]:
     """The class that a plug-in's file declares, such as `METHOD = ADL`; its fields are the options."""
     module = load(package, name)
     try:
-        return getattr(module, kind(package).upper())
+        found = getattr(module, kind(package).upper())
     except AttributeError:
         raise InputError(f"{module.__file__} declares no {kind(package).upper()}, such as METHOD = ADL") from None
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise InputError(f"{module.__file__}: {kind(package).upper()} must be a dataclass, not {found!r}")
+    return found
 
 
 def option_names(package: ModuleType, name: str) -> list[str]:

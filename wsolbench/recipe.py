@@ -31,8 +31,16 @@ def complete(settings: Mapping[str, Any], weights_file: Path | None = None) -> T
     names = _names(settings)
     asked: dict[str, Any] = {}
     if weights_file is not None:
+        _refuse_foreign(weights_file, names[1])
         asked = {"weights": files.sha256(weights_file), **weights.file_options(weights_file)}
     return _complete({**recommended(*names), **asked, **settings})
+
+
+def _refuse_foreign(weights_file: Path, backbone: str) -> None:
+    """Refuse weights whose metadata asks for options that the backbone has not."""
+    if foreign := weights.file_options(weights_file).keys() - set(plugins.option_names(backbones, backbone)):
+        asked = f"its metadata asks for {', '.join(sorted(foreign))}, which {backbone} has not"
+        raise InputError(Problem(f"{weights_file.name} has the weights of another network: {asked}", "weights"))
 
 
 def accepts(settings: Mapping[str, Any]) -> list[str]:

@@ -190,7 +190,7 @@ class Store:
 
     def set_aside(self, trial_id: str) -> None:
         """Move a trial's results and checkpoints out of the way, so that it trains anew; nothing is lost."""
-        names = ("record.json", "predictions.npz", "scoremaps.npz", "scores", "checkpoint")
+        names = ("record.json", "predictions.npz", "scoremaps.npz", "scores", "checkpoint", "attempts")
         found = [path for path in (self.path(trial_id, name) for name in names) if path.exists()]
         if found:
             aside = files.numbered(self.path(trial_id, "aside"))

@@ -24,7 +24,7 @@ def asked(pairs: Iterable[str] | None, results: Path) -> tuple[dict[str, Any], P
     if "protocol" in place:
         protocols.protocol(str(place["protocol"]))
     workers = place.get("workers", 0)
-    if not isinstance(workers, int) or workers < 0:
+    if type(workers) is not int or workers < 0:
         raise InputError(f"workers must be a number of processes, 0 or more, not {workers!r}")
     return settings, Place(results, **place)
 
