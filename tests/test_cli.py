@@ -266,7 +266,8 @@ def test_box_outside_its_image_exits_2_and_names_the_line(wsolbench: Command, tm
     ended = wsolbench("run", *words(), f"data={data}")
 
     assert ended.code == 2
-    assert "bounding_boxes.txt" in ended.err
+    place = "bounding_boxes.txt:4 '4 900.0 900.0 10.0 10.0'"
+    assert ended.err.splitlines()[-1] == f"error: boxes wholly outside their image (1): {place}"
 
 
 def test_results_folder_that_is_a_file_exits_2(wsolbench: Command, quick: list[str], tmp_path: Path) -> None:
