@@ -15,8 +15,8 @@ CORE = ROOT / "wsolbench"
 ADAPTERS = ROOT / "methods"
 
 LAYERS = [
-    "errors plugins documents trial files geometry place shipped _compiled _segments _scores",
-    "backbone dataset metrics store boxes scoremaps protocols words annotations checkpoint",
+    "errors plugins documents trial files place shipped _compiled _segments _scores",
+    "backbone dataset metrics store boxes geometry scoremaps protocols words annotations checkpoint",
     "method weights batches backbones backbones.* datasets datasets.*",
     "methods recipe",
     "loop overhead evaluation score",

@@ -123,6 +123,15 @@ def test_without_held_out_images_the_fixed_threshold_is_the_default(place: Place
     assert "wsolbench" not in record["results"]
 
 
+def test_a_protocol_without_its_images_is_refused_before_training(place: Place) -> None:
+    trial = recipe.complete({**QUICK, "held_out": 0.0})
+
+    with pytest.raises(InputError, match="protocol wsolbench chooses its threshold on held-out images"):
+        job.run(trial, replace(place, protocol="wsolbench"))
+
+    assert Store(place.results).epochs(trial.id) == []
+
+
 def test_the_protocol_is_no_part_of_the_trial() -> None:
     with pytest.raises(InputError, match="no field or option 'protocol'"):
         recipe.complete({**QUICK, "protocol": "adl2019"})

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wsolbench import backbones, methods, plugins, weights
+from wsolbench import backbones, files, methods, plugins, weights
 from wsolbench.backbone import IMAGENET, Backbone, Pretrained
 from wsolbench.errors import InputError
 from wsolbench.method import Net, build
@@ -320,7 +320,7 @@ def test_metadata_that_is_no_mapping_is_refused(tmp_path: Path, kwargs: str) -> 
 def test_sha256_is_of_the_files_bytes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
 
-    digest = weights.sha256(tmp_path / "file")
+    digest = files.sha256(tmp_path / "file")
 
     assert digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, example 1
 

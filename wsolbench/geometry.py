@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsolbench.boxes import scale_boxes
+
 Geometry = Literal["resize224", "resize256_crop224", "short256_crop224"]
 """224 stands for the side of the network's input, 256 for 256/224 of it."""
 
@@ -32,10 +34,9 @@ class Window:
 
     def boxes(self, boxes: NDArray[np.float64], size: NDArray[np.int64]) -> NDArray[np.float64]:
         """(M, 4) boxes of an image of (width, height) `size`, in pixels of what is seen, not clipped to it."""
-        scaled = (
-            boxes * ((self.width, self.height) * 2) / np.tile(size, 2)
-        )  # the quotient first would round differently
-        return scaled - (self.x, self.y, self.x, self.y)
+        width, height = size.tolist()
+        scaled = scale_boxes(boxes, (width, height), (self.width, self.height), truncate=False)
+        return np.asarray(scaled, np.float64) - (self.x, self.y, self.x, self.y)
 
     def mask(self, mask: NDArray[Any]) -> NDArray[Any]:
         """(H, W) -> (rows, columns) by nearest neighbours."""

@@ -66,7 +66,9 @@ def run(trial: Trial, place: Place, say: Say = lambda _: None) -> dict[str, Any]
 def check(trial: Trial, place: Place) -> None:
     """Raise the `InputError` that running the trial here would, if it would: of device, data or weights."""
     settle(trial, place)
-    network(trial, place, splits(trial, place).test)
+    images = splits(trial, place)
+    _refuse_unheld(place, images)
+    network(trial, place, images.test)
 
 
 def rescore(trial: Trial, place: Place) -> Scores:
@@ -134,6 +136,7 @@ class _Run:
         """Everything a record holds beside the trial."""
         device = settle(self.trial, self.place)
         images = splits(self.trial, self.place)
+        _refuse_unheld(self.place, images)
         net, loaded = network(self.trial, self.place, images.test)
         net.to(device).to(memory_format=torch.channels_last)
         groups = parameter_groups(self.trial, net)
@@ -290,6 +293,12 @@ def splits(trial: Trial, place: Place) -> Splits:
         return Splits(rest, held_out, test) if len(held_out) else Splits(train, None, test)
     own = _unless_absent(dataset, "held_out", place)
     return Splits(train, own if own is not None and own.boxed else None, test)
+
+
+def _refuse_unheld(place: Place, images: Splits) -> None:
+    """Refuse, before training, a protocol that chooses its threshold on images that are not there."""
+    if place.protocol and images.held_out is None and protocols.protocol(place.protocol).threshold == "held_out":
+        raise InputError(f"protocol {place.protocol} chooses its threshold on held-out images, and there are none")
 
 
 def _unless_absent(dataset: Dataset, name: SplitName, place: Place, *, needed: bool = False) -> Split | None:

@@ -16,7 +16,6 @@ from wsolbench.geometry import Window, window
 from wsolbench.protocols import Protocol
 
 Space = Literal["original", "input"]
-Shape = tuple[int, int]
 Baseline = Literal["whole", "centre", "random"]
 
 

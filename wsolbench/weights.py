@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from wsolbench import files
 from wsolbench.backbone import Normalisation, Pretrained
 from wsolbench.errors import InputError
 from wsolbench.method import Net
@@ -106,12 +107,6 @@ def file_options(path: str | Path) -> dict[str, Any]:
     return options
 
 
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _downloaded(pretrained: Pretrained | None) -> _Source:
     if pretrained is None:
         raise InputError(f"this backbone has no {IMAGENET} weights; give a file, or train it from scratch")
@@ -138,7 +133,7 @@ def _read(path: Path) -> _Source:
     if all(name.startswith("module.") for name in tensors):  # of DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     metadata = _opened(path, _metadata) if read is _safetensors else {}
-    return _Source(path.name, sha256(path), tensors, metadata)
+    return _Source(path.name, files.sha256(path), tensors, metadata)
 
 
 def _opened(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
