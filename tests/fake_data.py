@@ -103,6 +103,16 @@ def imagenet(folder: Path, per_class: int = 4) -> Path:
     return folder
 
 
+def imagenet_train_boxes(folder: Path, indices: Iterable[int], per_class: int = 4) -> list[Path]:
+    """XML files of these training images of `imagenet`, the boxes those of `corners`."""
+    made = []
+    for k in indices:
+        wnid = WNIDS[k // per_class]
+        made.append(folder / "Annotations" / "CLS-LOC" / "train" / wnid / f"{wnid}_{k}.xml")
+        write(made[-1], [_xml(made[-1].stem, wnid, size(k), [corners(k)])])
+    return made
+
+
 def imagenetv2(folder: Path, per_class: int = 2) -> Path:
     """ImageNetV2 beside `imagenet`: val2/<label>/<k>.jpeg, and wsolevaluation's files for it."""
     names = [f"val2/{label}/{k}.jpeg" for label in range(len(WNIDS)) for k in range(per_class)]

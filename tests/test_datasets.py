@@ -489,6 +489,50 @@ def test_imagenet_names_images_without_annotation(ilsvrc: Path) -> None:
         ImageNet().split("test", ilsvrc)
 
 
+def test_imagenet_has_the_boxes_of_training_images_that_have_an_xml_file(ilsvrc: Path) -> None:
+    plain = ImageNet().split("train", ilsvrc)
+    fake_data.imagenet_train_boxes(ilsvrc, [1, 6])
+
+    split = ImageNet().split("train", ilsvrc)
+
+    assert not any(map(len, plain.boxes))
+    boxed = {name: boxes.tolist() for name, boxes in zip(split.ids, split.boxes, strict=True) if len(boxes)}
+    assert boxed == {
+        split.ids[1]: [list(map(float, fake_data.corners(1)))],
+        split.ids[6]: [list(map(float, fake_data.corners(6)))],
+    }
+    rest, held_out = split.held_out(0.9)
+    assert len(held_out) == 0  # one boxed image a class: none can be spared
+    assert len(rest) == len(split)
+
+
+def test_imagenet_holds_out_boxed_training_images_only(ilsvrc: Path) -> None:
+    fake_data.imagenet_train_boxes(ilsvrc, [0, 1, 4, 5])
+
+    _, held_out = ImageNet().split("train", ilsvrc).held_out(0.5)
+
+    assert len(held_out) == 2
+    assert all(map(len, held_out.boxes))
+
+
+def test_imagenet_reads_training_boxes_from_one_file_where_there_is_one(ilsvrc: Path) -> None:
+    fake_data.imagenet_train_boxes(ilsvrc, [1])
+    name = ImageNet().split("train", ilsvrc).ids[2]
+    fake_data.write(ilsvrc / "metadata/ILSVRC/train/localization.txt", [f"{name},1,2,9,8"])
+
+    split = ImageNet().split("train", ilsvrc)
+
+    assert {n: b.tolist() for n, b in zip(split.ids, split.boxes, strict=True) if len(b)} == {name: [[1, 2, 9, 8]]}
+
+
+def test_imagenet_names_a_training_image_whose_xml_file_is_of_another_class(ilsvrc: Path) -> None:
+    first, second = fake_data.imagenet_train_boxes(ilsvrc, [1, 6])
+    first.write_text(second.read_text(encoding="utf-8"), encoding="utf-8")
+
+    with pytest.raises(InputError, match=rf"XML files of another class than their folder \(1\): {first.name}"):
+        ImageNet().split("train", ilsvrc)
+
+
 def renamed(folder: Path) -> list[str]:
     """Give the held-out images hashed names; lines of old and new names."""
     lines = []
@@ -558,14 +602,30 @@ def test_openimages_has_no_masks_to_train_on(masked: Path) -> None:
     assert [len(boxes) for boxes in split.boxes] == [0, 0, 0, 0]
 
 
-def test_openimages_scales_a_mask_of_another_size_to_the_nearest_pixel(masked: Path) -> None:
+def test_openimages_gives_a_mask_in_its_own_pixels(masked: Path) -> None:
     split = OpenImages().split("test", masked)
     width, height = fake_data.size(1)
-    mask_file = masked / "dataset" / "OpenImages" / split.ids[1].replace(".jpg", "_m1.png")
-    fake_data.save_mask(mask_file, (2, 2, 4, 6), 2 * width, 2 * height)
+    files = masked / "dataset" / "OpenImages"
+    for end, box in (("_m1.png", (2, 2, 4, 6)), ("_ignore.png", (0, 0, 0, 0))):
+        fake_data.save_mask(files / split.ids[1].replace(".jpg", end), box, 2 * width, 2 * height)
 
     assert split.mask is not None
-    assert np.argwhere(split.mask(1) == 1).tolist() == [[1, 1], [2, 1]]
+    assert split.mask(1).shape == (2 * height, 2 * width)
+    assert np.argwhere(split.mask(1) == 1).tolist() == [[y, x] for y in range(2, 6) for x in range(2, 4)]
+
+
+def test_openimages_scales_masks_of_different_sizes_to_their_image(masked: Path) -> None:
+    """The last image has two objects; one of them is drawn twice as large, and every other pixel of it is taken."""
+    split = OpenImages().split("test", masked)
+    index = len(split) - 1
+    width, height = fake_data.size(index)
+    assert split.mask is not None
+    before = split.mask(index)
+    first = masked / "dataset" / "OpenImages" / split.ids[index].replace(".jpg", "_m1.png")
+    x0, y0, x1, y1 = fake_data.corners(index)
+    fake_data.save_mask(first, (2 * x0, 2 * y0, 2 * x1, 2 * y1), 2 * width, 2 * height)
+
+    assert np.array_equal(split.mask(index), before)
 
 
 def test_openimages_refuses_an_ignore_file_on_a_later_line(masked: Path) -> None:

@@ -229,7 +229,7 @@ def test_a_reader_without_official_counts_is_compared_with_none() -> None:
         ({"boxes": only_box(1, np.nan, 9, 20)}, "boxes that are not finite, have no size or leave their image (2)"),
         ({"sizes": np.array([[32, 24], [24, 32]])}, "images of another size than was read (1): image 1 is 32 x 24"),
         ({"mask": lambda _: np.full((24, 32), 7, np.uint8)}, "masks of other values than 0, 1 and 255 (2)"),
-        ({"mask": lambda _: np.ones((32, 24), np.uint8)}, "masks of another size than their image (2)"),
+        ({"mask": lambda _: np.ones((32, 24), np.uint8)}, "masks of another shape than their image (2)"),
         ({"boxes": (np.zeros((0, 4)),) * 2}, "neither boxes nor masks, so that localization cannot be measured"),
     ],
 )

@@ -515,15 +515,19 @@ def _mask_reader(listing: Listing, sizes: NDArray[np.int64]) -> Callable[[int], 
 
 
 def _read_mask(root: Path, masks: Sequence[Masks], sizes: NDArray[np.int64], index: int) -> NDArray[np.uint8]:
-    objects, ignore = masks[index]
-    mask = np.any([_read_plane(root / file, sizes[index]) for file in objects], axis=0).astype(np.uint8)
-    if ignore:
-        mask[_read_plane(root / ignore, sizes[index]) & (mask == 0)] = 255
+    """In the pixels of its files; where these differ, in those of the image."""
+    files = [file for file in (*masks[index].objects, masks[index].ignore) if file]
+    planes = [read_image(root / file).max(axis=2) > 0 for file in files]
+    if len({plane.shape for plane in planes}) > 1:
+        planes = [_scaled(plane, sizes[index]) for plane in planes]
+    objects = len(masks[index].objects)
+    mask = np.any(planes[:objects], axis=0).astype(np.uint8)
+    for ignored in planes[objects:]:
+        mask[ignored & (mask == 0)] = 255
     return mask
 
 
-def _read_plane(path: Path, size: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(H, W): where a mask file is above 0; one of another size than its image is scaled by OpenCV's nearest rule."""
-    plane = read_image(path).max(axis=2) > 0
+def _scaled(plane: NDArray[np.bool_], size: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """A plane at a width and height, by OpenCV's nearest rule."""
     (height, width), (w, h) = plane.shape, size.tolist()
     return plane[np.ix_(np.arange(h) * height // h, np.arange(w) * width // w)]

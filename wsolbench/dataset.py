@@ -32,7 +32,7 @@ class Split:
         boxes: for each image (M, 4) float64 x0, y0, x1, y1 in pixels of what `read` returns, half-open;
             empty where unknown.
         body: the index of an image -> (H, W) bool, the object without its class-specific part; None where unknown.
-        mask: the index of an image -> (H, W) uint8 in pixels of what `read` returns: 1 object, 0 background,
+        mask: the index of an image -> (h, w) uint8 over the whole image, in pixels of its own: 1 object, 0 background,
             255 unknown and not scored; None where there are no masks.
         notes: what was found on reading that a user should know, such as boxes clipped.
     """

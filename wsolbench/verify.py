@@ -19,6 +19,8 @@ from wsolbench.errors import InputError
 
 _CHUNK = 16  # images that a thread takes at a time
 _MASK_VALUES = {0, 1, 255}
+STRETCH = 0.05
+"""Of a mask against its image: less comes of rounding to whole pixels."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +170,17 @@ def _look(split: Split, index: int) -> _Look:
 
 def _mask_problems(mask: NDArray[np.uint8], size: tuple[int, ...]) -> list[str]:
     wrong = {
-        "masks of another size than their image": mask.shape[::-1] != size,
+        "masks of another shape than their image": _stretch(mask.shape[::-1], size) > STRETCH,
         "masks of other values than 0, 1 and 255": not set(np.unique(mask).tolist()) <= _MASK_VALUES,
         "masks without an object": not (mask == 1).any(),
     }
     return [kind for kind, found in wrong.items() if found]
+
+
+def _stretch(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """How far two widths and heights are from the same shape; 0 where one is scaled to the other."""
+    ratio = (one[0] * other[1]) / (one[1] * other[0])
+    return max(ratio, 1 / ratio) - 1
 
 
 def _digest(*arrays: NDArray[Any]) -> bytes:

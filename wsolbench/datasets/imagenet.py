@@ -44,7 +44,9 @@ class ImageNet:
     in the folder or in its metadata/ILSVRC/test/, these are read instead of the XML files.
     The held-out split is ImageNetV2 in val2/<label>/*.jpeg, its annotation wsolevaluation's metadata/ILSVRC/val/. For
     the hashed names that its files got later, a mapping.txt stands beside it, of lines `0/0.jpeg, 0/a310....jpeg`.
-    A metadata/ILSVRC/train/image_sizes.txt spares reading the headers of the training images, which takes minutes.
+    Training images have the boxes of Annotations/CLS-LOC/train/<wnid>/*.xml, about half of them have some. A file
+    image_sizes.txt in metadata/ILSVRC/train/ spares reading the headers of the training images, and a localization.txt
+    of `train/<wnid>/<name>.JPEG,x0,y0,x1,y1` beside it reading the XML files; each takes minutes.
     Boxes are the numbers of the files: the last pixel counts as in the file, nothing is added or taken.
     The training and held-out splits and the XML files are tested on generated data in these layouts.
     """
@@ -98,12 +100,36 @@ def _train(folder: Path, classes: tuple[str, ...]) -> Listing:
     here = [wnid for wnid in labels if (there / wnid).is_dir()]
     files = [f"train/{wnid}/{name}" for wnid in here for name in image_names(there / wnid)]
     note = [f"{len(here):,} of the {len(classes):,} classes are here"] if len(here) < len(classes) else []
-    (rows,) = read_tables(folder / "metadata/ILSVRC/train", {"image_sizes.txt": [3]}, ",", ["image_sizes.txt"])
+    tables = {"image_sizes.txt": [3], "localization.txt": [5]}
+    measured, localized = read_tables(folder / "metadata/ILSVRC/train", tables, ",", list(tables))
     problems = Problems(list)
-    sizes = sizes_of(rows, problems)
+    sizes = sizes_of(measured, problems)
+    boxes = [Box(row.values[0], corners_of(row.values[1:]), row) for row in localized]
+    drawn: dict[str, _Annotated] = {} if boxes else _train_xml(_annotations(folder, "train"), files, labels, problems)
     refuse(problems)
     numbers = [labels[file.split("/")[1]] for file in files]
-    return Listing(root, files, files, numbers, classes, sizes=sizes, notes=tuple(note))
+    boxes += [box for image in drawn.values() for box in image.boxes]
+    annotated = {name: image.size for name, image in drawn.items()}
+    return Listing(
+        root, files, files, numbers, classes, boxes=boxes, sizes=sizes, annotated=annotated, notes=tuple(note)
+    )
+
+
+def _train_xml(
+    annotations: Path, files: list[str], labels: Mapping[str, int], problems: Problems
+) -> dict[str, _Annotated]:
+    """What the XML files of training images say, of those that have one."""
+    paths = {file: annotations / Path(file).relative_to("train").with_suffix(".xml") for file in files}
+    there = {path for folder in {path.parent for path in paths.values()} for path in folder.glob("*.xml")}
+    found = {file: _read_xml(path, file, labels, problems) for file, path in paths.items() if path in there}
+    wrong = [paths[file].name for file, image in found.items() if image.wnid != file.split("/")[1]]
+    problems["XML files of another class than their folder"] += wrong
+    return found
+
+
+def _annotations(folder: Path, name: str) -> Path:
+    kaggle = folder / "ILSVRC" / "Annotations" / "CLS-LOC" / name
+    return kaggle if kaggle.is_dir() else folder / "Annotations" / "CLS-LOC" / name
 
 
 def _held_out(folder: Path, classes: tuple[str, ...]) -> Listing:
@@ -124,8 +150,7 @@ def _from_xml(folder: Path, classes: tuple[str, ...]) -> Listing:
     images = {
         name.rpartition(".")[0]: name for name in image_names(need(root, "val", "validation images of ILSVRC 2012"))
     }
-    kaggle = folder / "ILSVRC" / "Annotations" / "CLS-LOC" / "val"
-    annotations = kaggle if kaggle.is_dir() else folder / "Annotations" / "CLS-LOC" / "val"
+    annotations = _annotations(folder, "val")
     stems = sorted(path.stem for path in annotations.glob("*.xml"))
     without = {
         f"annotations that are not in {str(annotations)!r}": [

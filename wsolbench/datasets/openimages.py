@@ -18,7 +18,7 @@ class OpenImages:
 
     `data` holds wsolevaluation's metadata/OpenImages/{train,val,test}/ and, in dataset/OpenImages/, the images and mask
     files. A line of localization.txt is `image,mask,ignore`, the ignore file on the first line of an image only.
-    A mask file that is not as large as its image is scaled to it, to the nearest pixel.
+    A mask file covers its image, whatever its size.
     The training split has no masks. Tested on generated data in this layout.
     """
 
