@@ -56,5 +56,6 @@ type: $(VENV)/.ready-dev ## Check the types
 bench: $(VENV)/.ready-dev ## Measure: ratios, side by side
 	$(BIN)/python benchmarks/adl_step.py
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/masks.py
 	$(BIN)/python benchmarks/evaluation_pass.py --backbone resnet50
 	$(BIN)/python benchmarks/evaluation_pass.py --backbone vgg16

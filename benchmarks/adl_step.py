@@ -2,35 +2,15 @@
 
     python benchmarks/adl_step.py --pairs 15
 
-Both networks take the same batch in turn; the order within a pair alternates. Printed is the median of the ratios.
+It is a row of `wsolbench overhead --measure`, on the CPU. Printed is the median of the ratios.
 """
 
 import argparse
-import time
-from statistics import median
 
 import torch
 
-from wsolbench import backbones, loop, methods, plugins
-from wsolbench.batches import Batch
-from wsolbench.method import build
-from wsolbench.recipe import complete
-from wsolbench.trial import Trial
-
-
-def trainer(trial: Trial) -> loop.Trainer:
-    """A network of the trial, ready for a step on the CPU."""
-    method = plugins.make(methods, trial.method, trial.method_options)
-    net = build(method, plugins.make(backbones, trial.backbone, trial.backbone_options).build(), 200)
-    net.to(memory_format=torch.channels_last).train()
-    return loop.Trainer(net, method, loop.optimizer(net, trial), torch.device("cpu"), trial.precision)
-
-
-def seconds(side: loop.Trainer, batch: Batch) -> float:
-    """Of one step."""
-    start = time.perf_counter()
-    side.step(batch)
-    return time.perf_counter() - start
+from wsolbench import overhead, recipe
+from wsolbench.measure import Plan
 
 
 def main() -> None:
@@ -39,19 +19,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--batch", type=int, default=4)
     asked = parser.parse_args()
-    base = {"dataset": "cub", "backbone": "vgg16", "weights": "none"}
-    with_adl, plain = (trainer(complete({**base, "method": name})) for name in ("adl", "cam"))
-    images = torch.randn(asked.batch, 3, 224, 224).to(memory_format=torch.channels_last)
-    batch = Batch(images, torch.randint(200, (asked.batch,)), tuple(map(str, range(asked.batch))))
-    for side in (with_adl, plain):
-        side.step(batch)  # not counted: the first step allocates
-    ratios = []
-    for pair in range(asked.pairs):
-        order = (with_adl, plain) if pair % 2 else (plain, with_adl)
-        taken = {id(side): seconds(side, batch) for side in order}
-        ratios.append(taken[id(with_adl)] / taken[id(plain)])
-    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-    print(f"adl over cam, training step, vgg16, fp32: {median(ratios):.3f} (median of {asked.pairs} pairs; {spread})")
+    trial = recipe.complete({"dataset": "cub", "backbone": "vgg16", "method": "adl"})
+    line = overhead.Line(
+        labels=("vgg16", "adl"), backbone="vgg16", method="adl", method_options=dict(trial.method_options)
+    )
+    plan = Plan(pairs=asked.pairs, batch_size=asked.batch, device="cpu")
+    found = overhead.measured(line, 200, trial.image_size, plan, torch.device("cpu"))
+    spread = f"{found.train_time_ratio_min:.3f} to {found.train_time_ratio_max:.3f}"
+    shown = f"{found.train_time_ratio:.3f} (median of {found.pairs} pairs; {spread})"
+    print(f"adl over cam, training step, vgg16, fp32: {shown}; memory {found.train_memory_ratio:.3f}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from wsolbench.batches import Batch
 from wsolbench.dataset import Split
 from wsolbench.method import Net, build
 from wsolbench.metrics import threshold_grid
+from wsolbench.truth import of_network
 
 SIDE = 224
 BATCH = 8
@@ -80,7 +81,8 @@ def ours(net: Net, images: torch.Tensor, labels: torch.Tensor) -> float:
     outputs = ((logits, smooth(maps)) for logits, maps in loop.predict(net, batches, torch.device("cpu")))
     predictions = evaluation.collect(outputs)
     rule = protocols.protocol("wsolevaluation")
-    return evaluation.evaluate(predictions, split_of(len(images)), SIDE, rule).metrics["max_box_acc_v2"]
+    truth = of_network(split_of(len(images)), rule.geometry, SIDE)
+    return evaluation.evaluate(predictions, truth, rule, threads=torch.get_num_threads()).metrics["max_box_acc_v2"]
 
 
 def main() -> None:

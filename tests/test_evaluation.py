@@ -11,6 +11,7 @@ from wsolbench.dataset import Split
 from wsolbench.errors import InputError
 from wsolbench.evaluation import ERRORS, Predictions, Scores, coverage, error_kind, evaluate
 from wsolbench.protocols import Protocol, names, protocol
+from wsolbench.truth import of_network
 
 SIDE = 20
 
@@ -47,7 +48,7 @@ def fixed(threshold: float = 0.2, **changed: Any) -> Protocol:
 
 
 def scores(found: Predictions, split: Split, rule: Protocol) -> Scores:
-    return evaluate(found, split, SIDE, rule)
+    return evaluate(found, of_network(split, rule.geometry, SIDE), rule)
 
 
 @pytest.mark.parametrize("name", names())
@@ -143,7 +144,9 @@ def test_the_held_out_threshold_is_chosen_on_the_held_out_images_alone() -> None
     score_map = two_levels((0, 0, 20, 19), (5, 5, 10, 10))
     rule = protocol("wsolbench")
 
-    found = evaluate(predictions(score_map), test, SIDE, rule, (score_map[None], held_out))
+    seen, chosen_on = (of_network(split, rule.geometry, SIDE) for split in (test, held_out))
+
+    found = evaluate(predictions(score_map), seen, rule, (score_map[None], chosen_on))
 
     assert found.metrics["threshold"] == 0  # the lowest that finds the wide box
     assert found.metrics["gt_known_loc"] == 0
@@ -310,7 +313,7 @@ def test_what_each_protocol_makes_of_a_picture(name: str, box: tuple[int, ...], 
     score_map = blocks(224, (150, 22, 210, 202), (10, 10, 120, 220))
     rule = rule if rule.threshold != "oracle" else replace(rule, threshold=0.2)
 
-    found = evaluate(predictions(score_map), PICTURE, 224, rule)
+    found = evaluate(predictions(score_map), of_network(PICTURE, rule.geometry, 224), rule)
 
     assert found.images["box"].tolist() == [list(box)]
     extra = 1 if rule.convention == "inclusive" else 0

@@ -1,7 +1,10 @@
 """Test geometries: what the network sees, and where the boxes go."""
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from wsolbench.geometry import Window, larger, window
@@ -60,3 +63,14 @@ def test_masks_follow_by_nearest_neighbours() -> None:
     found = window("resize224", size(2, 2), 4).mask(mask)
 
     assert found.tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+
+
+@example(1600, 224)
+@given(st.integers(1, 2000), st.sampled_from([7, 48, 160, 224, 256]))
+def test_a_mask_is_scaled_as_opencv_scales_it(source: int, side: int) -> None:
+    """1600 to 224 among others: the step is the reciprocal of a rounded quotient, not the quotient."""
+    column = np.arange(source, dtype=np.float32)[:, None].repeat(2, 1)
+
+    seen = Window(2, side, 0, 0, 2, side).mask(column)
+
+    assert np.array_equal(seen, cv2.resize(column, (2, side), interpolation=cv2.INTER_NEAREST))

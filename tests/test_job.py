@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from tests import fake_data
 from tests.conftest import NAN_METHOD, QUICK, method_folder
-from wsolbench import checkpoint, files, job, loop, methods, plugins, recipe, store
+from wsolbench import checkpoint, datasets, files, job, loop, methods, plugins, recipe, store
 from wsolbench.errors import InputError
 from wsolbench.loop import DivergedError
 from wsolbench.place import Place
@@ -42,6 +42,29 @@ def stop_after(epoch: int, error: BaseException) -> job.Say:
 def interrupt(trial: Trial, place: Place, epoch: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         job.run(trial, place, stop_after(epoch, KeyboardInterrupt()))
+
+
+# Every data set
+
+
+@pytest.mark.parametrize("dataset", plugins.names(datasets))
+def test_a_trial_runs_on_every_data_set(tmp_path: Path, dataset: str) -> None:
+    fill = fake_data.FAKES.get(dataset)
+    data = fill(tmp_path / "data") if fill else None
+    options = fake_data.OPTIONS.get(dataset, {})
+    trial = trial_of(**{"dataset": dataset, "epochs": 1, "image_size": 32, "held_out": 0.3, **options})
+    place = Place(tmp_path / "results", data=data, protocol="acol_spg")
+
+    record = job.run(trial, place)
+
+    test = plugins.make(datasets, dataset, options).split("test", data)
+    localized = {"gt_known_loc", "error_part"} if test.boxed else {"px_ap"}
+    for metrics in record["results"].values():
+        assert {"top1_clas"} | localized <= metrics.keys()
+        assert ("px_ap" in metrics) == (test.mask is not None)
+        assert all(np.isfinite(value) for value in metrics.values())
+    assert record["images"]["test"] == len(test)
+    assert "acol_spg" in record["results"]
 
 
 # The record

@@ -15,13 +15,13 @@ CORE = ROOT / "wsolbench"
 ADAPTERS = ROOT / "methods"
 
 LAYERS = [
-    "errors plugins documents trial files place shipped _compiled _segments _scores",
+    "errors plugins documents extract trial files place shipped _compiled _segments _scores",
     "backbone dataset metrics store boxes geometry scoremaps protocols words annotations checkpoint",
-    "method weights batches backbones backbones.* datasets datasets.*",
+    "method weights batches trace truth backbones backbones.* datasets datasets.*",
     "methods recipe",
-    "loop overhead evaluation score",
+    "loop overhead measure evaluation score",
     "job",
-    "launch sweep report verify catalogue",
+    "launch sweep report verify catalogue inspection",
     "cli __main__",
 ]
 """Modules of wsolbench by layer, the lowest first; a module imports from lower layers and from its own."""
@@ -29,7 +29,7 @@ LAYERS = [
 INTERFACE = {"method", "backbone", "scoremaps", "plugins", "errors"}
 """What a file of methods/ may import from wsolbench."""
 
-WITHOUT_TORCH = ["errors", "plugins", "documents", "trial", "store", "report", "cli"]
+WITHOUT_TORCH = ["errors", "plugins", "documents", "extract", "trial", "store", "report", "cli"]
 """Modules that must not cost the seconds that importing torch takes."""
 
 LONGEST = 50

@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wsolbench import protocols
-from wsolbench.dataset import Split
+from wsolbench.dataset import NoSplitError, Split, SplitName
 from wsolbench.errors import InputError
-from wsolbench.score import baseline, score
+from wsolbench.geometry import Window
+from wsolbench.score import baseline, choosing, score
+from wsolbench.score import save as save_scores
+from wsolbench.truth import Truth, of_network
 
 SIZES = ((40, 30), (50, 60), (64, 64))
 BOXES = ((4.0, 6.0, 30.0, 21.0), (10.0, 10.0, 40.0, 55.0), (0.0, 0.0, 64.0, 32.0))
@@ -185,3 +190,127 @@ def test_random_maps_are_the_same_each_time() -> None:
     first, second = (baseline("random", split_of(), 64, rule).images["box"].tolist() for _ in range(2))
 
     assert first == second
+
+
+class HalfHeldOut:
+    """A data set whose training images have boxes; it has a held-out split if it is given one."""
+
+    def __init__(self, held_out: Split | None = None) -> None:
+        self.held_out = held_out
+
+    def split(self, name: SplitName, _data: Path | None) -> Split:
+        if name == "held_out" and self.held_out is None:
+            raise NoSplitError("none")
+        return self.held_out if name == "held_out" and self.held_out is not None else split_of()
+
+
+def test_a_threshold_is_chosen_on_the_held_out_split_where_there_is_one() -> None:
+    name, chosen = choosing(HalfHeldOut(split_of().only([1])), None, 0.1)
+
+    assert (name, chosen.ids) == ("held_out", ("a/two.jpg",))
+
+
+def test_else_on_a_share_of_the_training_images() -> None:
+    name, chosen = choosing(HalfHeldOut(), None, 0.1)
+
+    assert (name, len(chosen)) == ("train", 1)
+    assert chosen.ids == split_of().held_out(0.1)[1].ids
+
+
+def test_a_held_out_split_without_boxes_is_not_chosen_on() -> None:
+    bare = replace(split_of(), boxes=(np.empty((0, 4)),) * 3)
+
+    assert choosing(HalfHeldOut(bare), None, 0.1)[0] == "train"
+
+
+def test_without_any_boxes_nothing_can_be_chosen() -> None:
+    bare = replace(split_of(), boxes=(np.empty((0, 4)),) * 3)
+
+    class Bare(HalfHeldOut):
+        def split(self, _name: SplitName, _data: Path | None) -> Split:
+            return bare
+
+    with pytest.raises(InputError, match="there are none with boxes"):
+        choosing(Bare(), None, 0.1)
+
+
+def test_a_baseline_has_its_threshold_chosen_on_held_out_images() -> None:
+    """A map of the centre box is the same at every threshold: the lowest that finds it is taken."""
+    rule = protocols.protocol(protocols.DEFAULT)
+    centred = replace(split_of(), boxes=tuple(np.array([[0.1 * w, 0.1 * h, 0.9 * w, 0.9 * h]]) for w, h in SIZES))
+
+    found = baseline("centre", centred, 224, rule, centred)
+
+    assert (found.metrics["threshold"], found.metrics["gt_known_loc"], found.metrics["optimism"]) == (0, 100, 0)
+
+
+def test_errors_and_classes_are_counted_without_predicted_classes(original: Path) -> None:
+    """One map shows a corner of its object: a part; the other two are hits."""
+    np.save(original / "a/two.jpg.npy", perfect(SIZES[1], (10, 10, 25, 25)))
+    split = replace(split_of(), labels=np.array([0, 1, 1]), classes=("one", "two"))
+
+    found = score(original, split, protocols.protocol("wsolbench_fixed"), "original", None)
+
+    assert found.metrics["error_part"] == pytest.approx(100 / 3)
+    assert found.classes["gt_known_loc"].tolist() == [100, 50]
+
+
+def test_what_is_known_of_each_image_can_be_written(original: Path, tmp_path: Path) -> None:
+    found = score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+    save_scores(tmp_path / "out.npz", split_of(), found)
+
+    with np.load(tmp_path / "out.npz") as written:
+        assert written["ids"].tolist() == list(split_of().ids)
+        assert written["iou"].tolist() == [1, 1, 1]
+        assert written["errors"][written["error"]].tolist() == ["none"] * 3
+        assert written["class/gt_known_loc"].tolist() == [100]
+        assert len(written["curve"]) == 1000
+
+
+def test_a_file_of_another_kind_is_refused(original: Path, tmp_path: Path) -> None:
+    found = score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+    with pytest.raises(InputError, match=r"out.csv must end in .npz"):
+        save_scores(tmp_path / "out.csv", split_of(), found)
+
+
+@pytest.mark.parametrize("kind", [np.complex64, np.dtype("<U1"), np.dtype("datetime64[s]")])
+def test_maps_that_are_no_real_numbers_are_refused(original: Path, kind: Any) -> None:
+    np.save(original / "a/two.jpg.npy", np.zeros(SIZES[1][::-1], kind))
+
+    with pytest.raises(InputError, match=r"the score map of a/two.jpg holds .*, no real numbers"):
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
+def test_maps_are_scored_in_the_precision_they_have(original: Path) -> None:
+    """In float32 the maximum would be the whole map: the peak stands out by 1e-9 only."""
+    score_map = np.zeros(SIZES[1][::-1])
+    score_map[10:55, 10:40] = 1e-9
+    np.save(original / "a/two.jpg.npy", 1e3 + score_map)
+
+    found = score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+    assert found.metrics["gt_known_loc"] == 100
+
+
+@given(st.integers(1, 3), st.sampled_from(["original", "input"]))
+def test_masks_are_decoded_once(chunk: int, space: str) -> None:
+    asked: list[int] = []
+
+    def mask(index: int) -> NDArray[np.uint8]:
+        asked.append(index)
+        return perfect(SIZES[index], BOXES[index]).astype(np.uint8)
+
+    split = replace(split_of(), mask=mask)
+    whole = Truth(split, [Window(w, h, 0, 0, w, h) for w, h in SIZES])
+    truth = whole if space == "original" else of_network(split, "resize224", 32)
+    chunks = range(0, 3, chunk if space == "input" else 1)
+
+    for _ in range(2):
+        seen = [truth.masks(range(start, min(start + chunks.step, 3))) for start in chunks]
+
+    assert sorted(asked) == [0, 1, 2]
+    flat = [plane for found in seen if found is not None for plane in found]
+    expected = [truth.views[index].mask(perfect(SIZES[index], BOXES[index])) for index in range(3)]
+    assert all(np.array_equal(*pair) for pair in zip(flat, expected, strict=True))

@@ -34,9 +34,10 @@ SPEC: dict[str, Any] = {
     "weight_decay": 0.0005,
     "held_out": 0.1,
     "precision": "fp32",
+    "extract": "cam",
     "threads": 2,
 }
-GOLDEN = "e83d7c7269c3"
+GOLDEN = "8ae16ec47725"
 MOVED = "the ids of all trials have changed: every stored result is orphaned; say so in CHANGELOG.md under Results"
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -112,6 +113,7 @@ OTHERS: dict[str, Any] = {
     "held_out": 0.2,
     "momentum": 0.8,
     "precision": "bf16",
+    "extract": "layercam",
 }
 
 
@@ -158,6 +160,7 @@ def test_row_has_options_beside_fields() -> None:
     assert not row.keys() & set(trial.OPTION_GROUPS)
 
 
+EXTRACT = "extract must be cam, gradcam, gradcam++ or layercam, not {!r}"
 WEIGHTS = "weights must be none, imagenet or the sha256 of a file, not {!r}"
 
 
@@ -181,6 +184,9 @@ WEIGHTS = "weights must be none, imagenet or the sha256 of a file, not {!r}"
         ("momentum", 1.0, "momentum must be less than 1, not 1.0"),
         ("weight_decay", -0.1, "weight_decay must be at least 0, not -0.1"),
         ("precision", "fp16", "precision must be 'fp32' or 'bf16', not 'fp16'"),
+        ("extract", "gradcm", EXTRACT.format("gradcm")),
+        ("extract", "GradCAM", EXTRACT.format("GradCAM")),
+        ("extract", None, "extract must be string, not None"),
         ("threads", 0, "threads must be at least 1, not 0"),
         ("threads", 100_000, "threads must be at most 1024, not 100000"),
         ("weights", "imagenet21k", WEIGHTS.format("imagenet21k")),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -324,16 +324,17 @@ def as_split(listing: Listing, *, subset: bool = True) -> Split:
     )
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3) uint8 RGB, whatever its mode; `InputError` names one that cannot be decoded whole.
+def read_image(path: Path, mode: Literal["RGB", "L"] = "RGB") -> NDArray[np.uint8]:
+    """An image file as uint8, (H, W, 3) for RGB or (H, W) for L, grey, whatever its own mode.
 
-    An EXIF orientation is not applied: the field's boxes were drawn without.
+    `InputError` names a file that cannot be decoded whole. An EXIF orientation is not applied: the field's boxes were
+    drawn without.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have allowed half images
     try:
         with Image.open(path) as image:
             plain = image.convert("RGBA") if "transparency" in image.info else image
-            return np.array(plain.convert("RGB"))
+            return np.array(plain.convert(mode))
     except _UNREADABLE as error:
         raise InputError(f"cannot read the image {str(path)!r}: {error}; fetch it again") from None
 
@@ -517,7 +518,7 @@ def _mask_reader(listing: Listing, sizes: NDArray[np.int64]) -> Callable[[int], 
 def _read_mask(root: Path, masks: Sequence[Masks], sizes: NDArray[np.int64], index: int) -> NDArray[np.uint8]:
     """In the pixels of its files; where these differ, in those of the image."""
     files = [file for file in (*masks[index].objects, masks[index].ignore) if file]
-    planes = [read_image(root / file).max(axis=2) > 0 for file in files]
+    planes = [read_image(root / file, "L") > 0 for file in files]
     if len({plane.shape for plane in planes}) > 1:
         planes = [_scaled(plane, sizes[index]) for plane in planes]
     objects = len(masks[index].objects)

@@ -1,7 +1,7 @@
 """From a network's predictions on a split to the metrics of a protocol."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from wsolbench import boxes, scoremaps
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
-from wsolbench.geometry import window
 from wsolbench.metrics import BoxAccuracies, BoxAccuracy, PixelAveragePrecision, threshold_grid
 from wsolbench.protocols import Protocol
+from wsolbench.truth import Truth
 
 CHUNK = 64
 """Images whose full-size score maps are in memory at once."""
@@ -50,20 +50,39 @@ class Chunk:
     """Score maps in [0, 1] at the size they are scored at, and the truth in their pixels.
 
     Args:
-        maps: (N, H, W) float32.
+        maps: (N, H, W) float32 or float64.
         truths: for each map its true boxes (M, 4), those that count.
         masks: (N, H, W) uint8, 1 object, 0 background, 255 not scored; None where there are none.
-        bodies: (N, H, W) bool; None where there are none.
+        bodies: (N, H, W) uint8, 1 body, 0 elsewhere; None where there are none.
     """
 
     maps: scoremaps.Maps
     truths: list[NDArray[np.float64]]
     masks: NDArray[np.uint8] | None
-    bodies: NDArray[np.bool_] | None
+    bodies: NDArray[np.uint8] | None
 
 
-Chunks = Callable[[], Iterator[Chunk]]
-"""All images of a split, as often as they are asked for."""
+@dataclass(frozen=True)
+class Scored:
+    """The score maps of a split's images and their truth, chunk by chunk, as often as they are asked for.
+
+    Args:
+        truth: of the images.
+        maps: some of the images -> their score maps in [0, 1], (N, H, W), H and W those that the truth is seen in.
+        protocol: which of the true boxes count.
+        chunk: so many images at once; all of one size unless it is 1.
+    """
+
+    truth: Truth
+    maps: Callable[[range], scoremaps.Maps]
+    protocol: Protocol
+    chunk: int = CHUNK
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for start in range(0, len(self.truth), self.chunk):
+            indices = range(start, min(start + self.chunk, len(self.truth)))
+            truths = [counting(self.truth.boxes(index), self.protocol) for index in indices]
+            yield Chunk(self.maps(indices), truths, self.truth.masks(indices), self.truth.bodies(indices))
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,7 @@ class Scores:
     Args:
         metrics: in percent, of the names in `protocols.METRICS`.
         images: by name, one value per image: `box`, `iou`, `error` (an index of `ERRORS`), and what the split knows.
-        classes: by name, one value in percent per class: `top1_clas`, `gt_known_loc`, `top1_loc`.
+        classes: by name, one value in percent per class: `gt_known_loc`; `top1_clas`, `top1_loc` where it is predicted.
         curve: (T,) GT-known Loc, %, at each threshold of `metrics.threshold_grid`.
     """
 
@@ -96,93 +115,94 @@ def collect(outputs: Iterable[tuple[Tensor, Tensor]]) -> Predictions:
 
 def evaluate(
     predictions: Predictions,
-    split: Split,
-    side: int,
+    truth: Truth,
     protocol: Protocol,
-    held_out: tuple[scoremaps.Maps, Split] | None = None,
+    held_out: tuple[scoremaps.Maps, Truth] | None = None,
+    threads: int = 1,
 ) -> Scores:
     """The scores of a split's predictions.
 
     Args:
-        predictions: for the images of `split`, made in the protocol's geometry.
-        split: the truth.
-        side: of the network's input, pixels.
+        predictions: for the images of `truth`, made in the protocol's geometry.
+        truth: as the network saw the images.
         protocol: how a score map becomes a box, and a box a hit.
         held_out: score maps and truth of the images that a threshold may be chosen on.
+        threads: among so many the maps are shared out; the scores do not depend on it.
 
     Raises:
         InputError: the protocol chooses its threshold on held-out images and there are none.
     """
-    chosen_on = None if held_out is None else network_chunks(*held_out, side, protocol)
-    found = localization(network_chunks(predictions.score_maps, split, side, protocol), protocol, chosen_on)
-    top1 = predictions.top5[:, 0] == split.labels
-    top5 = (predictions.top5 == split.labels[:, None]).any(1)
+    chosen_on = None if held_out is None else of_network(*held_out, protocol)
+    found = localization(of_network(predictions.score_maps, truth, protocol), protocol, chosen_on, threads)
+    labels = truth.split.labels
+    top1 = predictions.top5[:, 0] == labels
+    top5 = (predictions.top5 == labels[:, None]).any(1)
     known = {"top1_clas": _percent(top1), "top5_clas": _percent(top5)}
+    classes = {"top1_clas": _by_class(truth.split, top1)}
     if "iou" not in found.images:
-        return Scores({**known, **found.metrics}, found.images, {"top1_clas": _by_class(split, top1)}, found.curve)
+        return Scores({**known, **found.metrics}, found.images, classes, found.curve)
     hit = found.images["iou"] >= HIT
     error = np.where(hit & ~top1, ERRORS.index("class"), found.images["error"])
-    metrics = {
-        **known,
-        "top1_loc": _percent(hit & top1),
-        "top5_loc": _percent(hit & top5),
-        **found.metrics,
-        **{f"error_{name}": _percent(error == index) for index, name in enumerate(ERRORS) if index},
-    }
-    shares = {"top1_clas": top1, "gt_known_loc": hit, "top1_loc": hit & top1}
-    classes = {name: _by_class(split, values) for name, values in shares.items()}
+    located = {"top1_loc": _percent(hit & top1), "top5_loc": _percent(hit & top5)}
+    classes |= {**found.classes, "top1_loc": _by_class(truth.split, hit & top1)}
+    metrics = {**known, **located, **found.metrics, **_shares(error)}
     return Scores(metrics, {**found.images, "error": error}, classes, found.curve)
 
 
-def localization(chunks: Chunks, protocol: Protocol, held_out: Chunks | None = None) -> Scores:
-    """The scores that need no class: of score maps against boxes, where there are any, and masks."""
-    if len(next(chunks()).truths[0]):
-        found = _against_boxes(chunks, protocol, held_out)
-    else:
-        found = Scores({}, {}, {}, np.empty(0))
-    bodies = _joined(_cover(chunk) for chunk in chunks())
-    metrics = {name: _percent(values) for name, values in bodies.items()}
-    if (px_ap := _px_ap(chunks)) is not None:
-        metrics["px_ap"] = px_ap
-    return Scores({**found.metrics, **metrics}, {**found.images, **bodies}, {}, found.curve)
+def localization(scored: Scored, protocol: Protocol, held_out: Scored | None = None, threads: int = 1) -> Scores:
+    """The scores that need no predicted class: of score maps against boxes and masks, where there are any."""
+    boxed = scored.truth.split.boxed
+    threshold = _threshold(protocol, held_out, threads) if boxed else None
+    best, every = (_accuracy(protocol, contours, threads) for contours in (protocol.contours, "all"))
+    precision, images = PixelAveragePrecision(), []
+    for chunk in scored:
+        if boxed:
+            best.update(chunk.maps, chunk.truths)
+            every.update(chunk.maps, chunk.truths)
+        if chunk.masks is not None:
+            precision.update(chunk.maps, chunk.masks)
+        images.append(_cover(chunk) | ({} if threshold is None else _localize(chunk, protocol, threshold)))
+    known = _joined(images)
+    metrics = {"body_coverage": _percent(known["body_coverage"])} if "body_coverage" in known else {}
+    if precision.counts.any():
+        metrics["px_ap"] = precision.compute()
+    if not boxed:
+        return Scores(metrics, known, {}, np.empty(0))
+    curve = _curve(best)
+    if threshold is None:  # the best one for these images
+        threshold = _best(curve)
+        known |= _joined([_localize(chunk, protocol, threshold) for chunk in scored])
+    found = _against_boxes(known, threshold, best.compute(), every.compute())
+    by_class = _by_class(scored.truth.split, known["iou"] >= HIT)
+    return Scores({**found, **metrics}, known, {"gt_known_loc": by_class}, curve)
 
 
-def _against_boxes(chunks: Chunks, protocol: Protocol, held_out: Chunks | None) -> Scores:
-    best, every = _accuracies(chunks, protocol, "largest"), _accuracies(chunks, protocol, "all")
-    curve = best["accuracy"][IOUS.index(HIT)]
-    threshold = _threshold(protocol, curve, held_out)
-    images = _joined(_localize(chunk, protocol, threshold) for chunk in chunks())
+def _against_boxes(
+    images: dict[str, NDArray[Any]], threshold: float, best: BoxAccuracies, every: BoxAccuracies
+) -> dict[str, float]:
     hit = images["iou"] >= HIT
-    metrics = {
+    return {
         "gt_known_loc": _percent(hit),
         "mean_iou": _percent(images["iou"]),
         "max_box_acc": best["max_box_acc"],
         "max_box_acc_v2": every["max_box_acc_v2"],
         "threshold": 100 * threshold,
-        "gt_known_loc_at_20": float(curve[200]),
+        "gt_known_loc_at_20": float(best["accuracy"][IOUS.index(HIT), 200]),
         "optimism": best["max_box_acc"] - _percent(hit),
         **_strata(images["size"], hit),
+        **_shares(images["error"]),
     }
-    return Scores(metrics, images, {}, curve)
 
 
-def network_chunks(score_maps: scoremaps.Maps, split: Split, side: int, protocol: Protocol) -> Chunks:
-    """A network's own score maps (N, h, w), resized to its input of `side` pixels, and the truth there."""
+def of_network(score_maps: scoremaps.Maps, truth: Truth, protocol: Protocol) -> Scored:
+    """A network's own score maps (N, h, w), resized to its input, and the truth there."""
+    view = truth.views[0]
 
-    def chunks() -> Iterator[Chunk]:
-        for start in range(0, len(split), CHUNK):
-            indices = range(start, min(start + CHUNK, len(split)))
-            seen = [window(protocol.geometry, split.sizes[index], side) for index in indices]
-            maps = scoremaps.resized(score_maps[indices.start : indices.stop], side, side, protocol.interpolation)
-            pairs = list(zip(seen, indices, strict=True))
-            yield Chunk(
-                scoremaps.min_max(maps),
-                [counting(view.boxes(split.boxes[i], split.sizes[i]), protocol) for view, i in pairs],
-                None if split.mask is None else np.stack([view.mask(split.mask(i)) for view, i in pairs]),
-                None if split.body is None else np.stack([view.mask(split.body(i)) for view, i in pairs]),
-            )
+    def maps(indices: range) -> scoremaps.Maps:
+        chosen = score_maps[indices.start : indices.stop]
+        return scoremaps.min_max(scoremaps.resized(chosen, view.rows, view.columns, protocol.interpolation))
 
-    return chunks
+    return Scored(truth, maps, protocol)
 
 
 def counting(truths: NDArray[np.float64], protocol: Protocol) -> NDArray[np.float64]:
@@ -192,24 +212,33 @@ def counting(truths: NDArray[np.float64], protocol: Protocol) -> NDArray[np.floa
     return truths[:1] if protocol.truths == "first" else truths
 
 
-def _accuracies(chunks: Chunks, protocol: Protocol, contours: str) -> BoxAccuracies:
-    """At every threshold, for the protocol's contour or for all contours."""
-    chosen: Any = protocol.contours if contours == "largest" else contours
-    accuracy = BoxAccuracy(threshold_grid(), IOUS, chosen, convention=protocol.convention, clip=protocol.clip)
-    for chunk in chunks():
-        accuracy.update(chunk.maps, chunk.truths)
-    return accuracy.compute()
+def _accuracy(protocol: Protocol, contours: boxes.Contours, threads: int) -> BoxAccuracy:
+    """Counts hits at every threshold."""
+    rule: dict[str, Any] = {"convention": protocol.convention, "clip": protocol.clip, "threads": threads}
+    return BoxAccuracy(threshold_grid(), IOUS, contours, **rule)
 
 
-def _threshold(protocol: Protocol, curve: NDArray[np.float64], held_out: Chunks | None) -> float:
-    """The protocol's threshold, in [0, 1]; of equally good ones the lowest."""
+def _curve(accuracy: BoxAccuracy) -> NDArray[np.float64]:
+    return accuracy.compute()["accuracy"][IOUS.index(HIT)]
+
+
+def _best(curve: NDArray[np.float64]) -> float:
+    """The threshold of the highest accuracy, in [0, 1]; of equally good ones the lowest."""
+    return float(threshold_grid()[int(curve.argmax())])
+
+
+def _threshold(protocol: Protocol, held_out: Scored | None, threads: int) -> float | None:
+    """The protocol's threshold, in [0, 1]; None where it is the best one for the images to be scored."""
     if isinstance(protocol.threshold, float):
         return protocol.threshold
-    if protocol.threshold == "held_out":
-        if held_out is None:
-            raise InputError("the protocol chooses its threshold on held-out images, and there are none")
-        curve = _accuracies(held_out, protocol, "largest")["accuracy"][IOUS.index(HIT)]
-    return float(threshold_grid()[int(curve.argmax())])
+    if protocol.threshold == "oracle":
+        return None
+    if held_out is None:
+        raise InputError("the protocol chooses its threshold on held-out images, and there are none")
+    accuracy = _accuracy(protocol, protocol.contours, threads)
+    for chunk in held_out:
+        accuracy.update(chunk.maps, chunk.truths)
+    return _best(_curve(accuracy))
 
 
 def _localize(chunk: Chunk, protocol: Protocol, threshold: float) -> dict[str, NDArray[Any]]:
@@ -232,7 +261,7 @@ def _cover(chunk: Chunk) -> dict[str, NDArray[Any]]:
     if chunk.bodies is None:
         return {}
     pairs = zip(chunk.maps, chunk.bodies, strict=True)
-    return {"body_coverage": np.array([coverage(*pair, COVERED) for pair in pairs])}
+    return {"body_coverage": np.array([coverage(own, body != 0, COVERED) for own, body in pairs])}
 
 
 def error_kind(box: NDArray[np.int64], truths: NDArray[np.float64]) -> str:
@@ -265,21 +294,15 @@ def coverage(score_map: scoremaps.Maps, body: NDArray[np.bool_], threshold: floa
     return float(above[body].mean()) if body.any() else 0.0
 
 
-def _px_ap(chunks: Chunks) -> float | None:
-    precision = PixelAveragePrecision()
-    masked = False
-    for chunk in chunks():
-        if chunk.masks is None:
-            break
-        precision.update(chunk.maps, chunk.masks)
-        masked = True
-    return precision.compute() if masked else None
-
-
 def _strata(sizes: NDArray[np.float64], hit: NDArray[np.bool_]) -> dict[str, float]:
     """GT-known Loc by the share of the image that its largest true box covers; a stratum without images is left out."""
     strata = {"small": sizes < SMALL, "medium": (sizes >= SMALL) & (sizes < LARGE), "large": sizes >= LARGE}
     return {f"gt_known_loc_{name}": _percent(hit[chosen]) for name, chosen in strata.items() if chosen.any()}
+
+
+def _shares(error: NDArray[np.int64]) -> dict[str, float]:
+    """Percent of the images by kind of error, `none` left out."""
+    return {f"error_{name}": _percent(error == index) for index, name in enumerate(ERRORS) if index}
 
 
 def _by_class(split: Split, values: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -293,8 +316,7 @@ def _areas(found: NDArray[np.float64]) -> NDArray[np.float64]:
     return (found[:, 2:] - found[:, :2]).prod(1)
 
 
-def _joined(parts: Iterable[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    found = list(parts)
+def _joined(found: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 

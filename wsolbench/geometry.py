@@ -76,7 +76,7 @@ def _centre(width: int, height: int, side: int) -> Window:
 
 def _nearest(source: int, target: int) -> NDArray[np.int64]:
     """For each of `target` pixels the nearest of `source`, as OpenCV's INTER_NEAREST takes it."""
-    return np.minimum(np.floor(np.arange(target) * (source / target)).astype(np.int64), source - 1)
+    return np.minimum(np.floor(np.arange(target) * (1 / (target / source))).astype(np.int64), source - 1)
 
 
 _WINDOWS: Mapping[Geometry, Any] = {

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from wsolbench import backbones, checkpoint, datasets, evaluation, loop, methods, plugins, protocols, weights
+from wsolbench import backbones, checkpoint, datasets, evaluation, extract, loop, methods, plugins, protocols, weights
 from wsolbench.batches import Batch, Pixels, stream, test_batches, training_batches
 from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
 from wsolbench.errors import InputError
@@ -28,6 +29,10 @@ from wsolbench.place import Place
 from wsolbench.protocols import Protocol
 from wsolbench.store import Attempt, Store
 from wsolbench.trial import Trial
+from wsolbench.truth import Truth, of_network
+
+PACKAGES = "wsolbench torch torchvision timm numpy opencv-python-headless"
+"""What a number may depend on; their versions are in the record."""
 
 BEAT = 20.0
 """Seconds between two signs of life."""
@@ -81,21 +86,37 @@ def rescore(trial: Trial, place: Place) -> Scores:
     name = place.protocol or protocols.DEFAULT
     images = splits(trial, place)
     device = settle(trial, place)
-
-    @cache
-    def trained() -> Net:
-        net, _ = network(trial, place, images.test)
-        net.to(device).to(memory_format=torch.channels_last)
-        if checkpoint.resume(store.path(trial.id, "checkpoint"), net, loop.optimizer(net, trial)) != trial.epochs:
-            raise InputError(f"no checkpoint of trial {trial.id} after its last epoch is left; run it with --fresh")
-        return net
-
-    evaluator = Evaluator(trial, place, images, trained, device)
+    net = cache(lambda: trained(trial, place, images.test, device))
+    evaluator = Evaluator(trial, place, images, net, device)
     evaluator.recall(store)
     scores = evaluator.scores([name])
     evaluator.save(store, scores)
     store.put_scores(trial.id, name, scores[name].metrics)
     return scores[name]
+
+
+def trained(trial: Trial, place: Place, split: Split, device: torch.device) -> Net:
+    """The network of a finished trial, of its last checkpoint; without epochs there is none, it is as it was built.
+
+    Args:
+        trial: what was trained.
+        place: where its results and its pretrained weights are.
+        split: of the data set it was trained on, for its classes.
+        device: where the network is wanted.
+
+    Raises:
+        InputError: no checkpoint after the last epoch is left, or it has other classes; the weights are not named.
+    """
+    net, _ = network(trial, place, split)
+    net.to(device).to(memory_format=torch.channels_last)
+    folder = Store(place.results).path(trial.id, "checkpoint")
+    try:
+        epochs = checkpoint.resume(folder, net, loop.optimizer(net, trial))
+    except RuntimeError:
+        raise InputError(f"the data set has other classes than trial {trial.id} was trained on") from None
+    if epochs != trial.epochs:
+        raise InputError(f"no checkpoint of trial {trial.id} after its last epoch is left; run it with --fresh")
+    return net
 
 
 @contextmanager
@@ -201,6 +222,7 @@ class Evaluator:
     net: Callable[[], Net]  # called where a pass is not stored
     device: torch.device
     passes: dict[str, Predictions] = field(default_factory=dict)  # `geometry/split`
+    truths: dict[str, Truth] = field(default_factory=dict)  # as above
 
     def can(self, name: str) -> bool:
         """Whether the protocol has the images it chooses its threshold on."""
@@ -241,10 +263,18 @@ class Evaluator:
 
     def _scores(self, protocol: Protocol) -> Scores:
         test = self._pass(protocol.geometry, "test")
+        truth = self._truth(protocol.geometry, "test")
         held_out = None
         if self.images.held_out is not None and protocol.threshold == "held_out":
-            held_out = (self._pass(protocol.geometry, "held_out").score_maps, self.images.held_out)
-        return evaluation.evaluate(test, self.images.test, self.trial.image_size, protocol, held_out)
+            score_maps = self._pass(protocol.geometry, "held_out").score_maps
+            held_out = (score_maps, self._truth(protocol.geometry, "held_out"))
+        return evaluation.evaluate(test, truth, protocol, held_out, self.trial.threads)
+
+    def _truth(self, geometry: Geometry, name: str) -> Truth:
+        key = f"{geometry}/{name}"
+        if key not in self.truths:
+            self.truths[key] = of_network(getattr(self.images, name), geometry, self.trial.image_size)
+        return self.truths[key]
 
     def _pass(self, geometry: Geometry, name: str) -> Predictions:
         key = f"{geometry}/{name}"
@@ -252,7 +282,8 @@ class Evaluator:
             pixels = Pixels(getattr(self.images, name), self.trial.image_size, geometry)
             net = self.net()
             batches = test_batches(pixels, self.trial.batch_size, net.backbone.normalisation, self.place.workers)
-            self.passes[key] = evaluation.collect(loop.predict(net, batches, self.device))
+            extractor = extract.extractor(self.trial.extract)
+            self.passes[key] = evaluation.collect(loop.predict(net, batches, self.device, extractor))
         return self.passes[key]
 
 
@@ -316,6 +347,7 @@ def _named(place: Place) -> list[str]:
 
 def network(trial: Trial, place: Place, split: Split) -> tuple[Net, weights.Provenance | None]:
     """The trial's network before training, and what pretrained weights went into it."""
+    extract.extractor(trial.extract)  # a library that is missing is told before training
     torch.manual_seed(stream(trial.seed))
     backbone = plugins.make(backbones, trial.backbone, trial.backbone_options).build()
     net = build(_method(trial), backbone, len(split.classes))
@@ -341,11 +373,11 @@ def _method(trial: Trial) -> Method:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What the numbers were computed with."""
-    packages = ("wsolbench", "torch", "torchvision", "timm", "numpy", "opencv-python-headless")
+    extras = [name for name in ("torchcam",) if find_spec(name)]
     return {
         "commit": commit(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: version(name) for name in (*PACKAGES.split(), *extras)},
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
     }

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from wsolbench.batches import Batch
@@ -83,18 +85,48 @@ def set_rates(sgd: SGD, trial: Trial, epoch: int) -> None:
         group["lr"] = rate * factor
 
 
-@torch.inference_mode()
-def predict(net: Net, batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def predict(
+    net: Net, batches: Iterable[Batch], device: torch.device, extractor: type[Any] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields logits (N, K) and the labels' score maps (N, h, w), both on the CPU: one forward pass gives both.
+
+    Args:
+        net: the network; it has no gradients afterwards.
+        batches: images and labels.
+        device: where the network is.
+        extractor: a class of torchcam that reads the score maps off gradients; None for the head's own.
 
     Raises:
         DivergedError: the logits or score maps of a batch are not finite.
     """
     net.eval()
+    read = _own if extractor is None else partial(_of_gradients, extractor)
     for batch in batches:
-        labels = batch.labels.to(device)
-        output = net(batch.images.to(device), labels)
-        logits, maps = output.logits.cpu(), net.head.score_maps(output, labels).float().cpu()
+        logits, maps = (found.cpu() for found in read(net, batch.images.to(device), batch.labels.to(device)))
         if not (torch.isfinite(logits).all() and torch.isfinite(maps).all()):
             raise DivergedError(f"the scores are not finite in the batch of images {', '.join(batch.names)}")
         yield logits, maps
+
+
+@torch.inference_mode()
+def _own(net: Net, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the score maps of the method's head."""
+    output = net(images, labels)
+    return output.logits, net.head.score_maps(output, labels).float()
+
+
+def _of_gradients(extractor: type[Any], net: Net, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the score maps that `extractor` reads off the last feature map and the gradient of the label's score.
+
+    The extractor's hooks are on a layer of its own between backbone and head. Of the network only the head is
+    differentiated, with respect to its input and no weight. Maps stay as they are, not normalised.
+    """
+    with torch.no_grad():
+        maps = net.backbone(images)
+    last, gradients, spot = maps["last"].requires_grad_(), list[Tensor](), nn.Identity()
+    last.register_hook(gradients.append)
+    with torch.enable_grad(), extractor(spot, spot) as read:
+        logits = net.head({**maps, "last": spot(last).clone()}, labels).logits  # a head may change its input in place
+        (score_maps,) = read(labels.tolist(), logits, normalized=False)
+    usable = (last.isfinite() & gradients[0].isfinite()).flatten(1).all(1)  # the extractors count nan as 0
+    return logits.detach(), score_maps.where(usable[:, None, None], torch.nan)

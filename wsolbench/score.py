@@ -1,6 +1,6 @@
 """Scores anybody's score maps, and baselines that look at no image."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,14 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from wsolbench import scoremaps
-from wsolbench.dataset import Split
+from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
 from wsolbench.errors import InputError
-from wsolbench.evaluation import Chunk, Chunks, Scores, counting, localization
+from wsolbench.evaluation import ERRORS, Scored, Scores, localization
 from wsolbench.geometry import Window, window
 from wsolbench.protocols import Protocol
+from wsolbench.truth import Truth, of_network
 
 Space = Literal["original", "input"]
 Baseline = Literal["whole", "centre", "random"]
+
+SPLITS: tuple[SplitName, ...] = ("held_out", "train")
+"""That a threshold may be chosen on, the better first."""
 
 
 def score(folder: Path, split: Split, protocol: Protocol, space: Space, held_out: tuple[Path, Split] | None) -> Scores:
@@ -33,21 +37,51 @@ def score(folder: Path, split: Split, protocol: Protocol, space: Space, held_out
     Raises:
         InputError: a map is missing, has the wrong size, or is not finite; the first five of each are named.
     """
-    split.boxed  # noqa: B018  boxes for some images and none for others are an error
-    chosen_on = None if held_out is None else _chunks(*held_out, protocol, space)
-    return localization(_chunks(folder, split, protocol, space), protocol, chosen_on)
+    chosen_on = None if held_out is None else _scored(*held_out, protocol, space)
+    return localization(_scored(folder, split, protocol, space), protocol, chosen_on)
 
 
-def baseline(kind: Baseline, split: Split, side: int, protocol: Protocol) -> Scores:
+def baseline(kind: Baseline, split: Split, side: int, protocol: Protocol, held_out: Split | None = None) -> Scores:
     """The scores of a box or map that is the same for every image, or drawn: what a method has to beat."""
-    views = [window(protocol.geometry, size, side) for size in split.sizes]
-    generator = torch.Generator().manual_seed(0)
 
-    def chunks() -> Iterator[Chunk]:
-        for index, view in enumerate(views):
-            yield _chunk(BASELINES[kind](side, generator), split, index, view, protocol)
+    def scored(images: Split) -> Scored:
+        def maps(indices: range) -> scoremaps.Maps:
+            drawn = [BASELINES[kind](side, torch.Generator().manual_seed(index)) for index in indices]
+            return np.stack(drawn).astype(np.float32)
 
-    return localization(chunks, protocol)
+        return Scored(of_network(images, protocol.geometry, side), maps, protocol)
+
+    return localization(scored(split), protocol, None if held_out is None else scored(held_out))
+
+
+def choosing(dataset: Dataset, data: Path | None, share: float) -> tuple[SplitName, Split]:
+    """The images that a threshold is chosen on, and the split they are of.
+
+    The data set's own held-out split, if its images have boxes; else a share of each class's training images.
+
+    Raises:
+        InputError: there are no such images with boxes.
+    """
+    for name in SPLITS:
+        try:
+            split = dataset.split(name, data)
+        except NoSplitError:
+            continue
+        if name == "train":
+            _, split = split.held_out(share)
+        if len(split) and split.boxed:
+            return name, split
+    raise InputError("the protocol chooses its threshold on held-out images, and there are none with boxes")
+
+
+def save(path: Path, split: Split, scores: Scores) -> None:
+    """Write what is known of each image and each class to an .npz file; `InputError` if it has another suffix."""
+    if path.suffix != ".npz":
+        raise InputError(f"{path} must end in .npz: it holds an array for each thing known of the images")
+    known: dict[str, Any] = {"ids": np.array(split.ids), "labels": split.labels, "classes": np.array(split.classes)}
+    known |= {**scores.images, "errors": np.array(ERRORS), "curve": scores.curve}
+    known |= {f"class/{name}": values for name, values in scores.classes.items()}
+    np.savez(path, **known)
 
 
 def _whole(side: int, _generator: torch.Generator) -> scoremaps.Maps:
@@ -75,30 +109,28 @@ BASELINES: Mapping[Baseline, Callable[[int, torch.Generator], scoremaps.Maps]] =
 }
 
 
-def _chunks(folder: Path, split: Split, protocol: Protocol, space: Space) -> Chunks:
+def _scored(folder: Path, split: Split, protocol: Protocol, space: Space) -> Scored:
     """Each map by itself, as their sizes may differ; all are looked at before the first is scored."""
     load = _loader(folder, split)
     shapes = [load(index).shape for index in range(len(split))]
     views = [_view(shape, size, protocol, space) for shape, size in zip(shapes, split.sizes, strict=True)]
     _refuse_wrong_sizes(split, shapes, views, space)
 
-    def chunks() -> Iterator[Chunk]:
-        for index, view in enumerate(views):
-            found = load(index).astype(np.float32)
-            if not np.isfinite(found).all():
-                raise InputError(f"the score map of {split.ids[index]} is not finite everywhere")
-            within = found.min() >= 0 and found.max() <= 1  # then they are scored as they are
-            scaled = found if within else scoremaps.min_max(found[None])[0]
-            yield _chunk(scaled, split, index, view, protocol)
+    def maps(indices: range) -> scoremaps.Maps:
+        return _usable(load(indices[0]), split.ids[indices[0]])[None]
 
-    return chunks
+    return Scored(Truth(split, views), maps, protocol, chunk=1)
 
 
-def _chunk(score_map: scoremaps.Maps, split: Split, index: int, view: Window, protocol: Protocol) -> Chunk:
-    truths = counting(view.boxes(split.boxes[index], split.sizes[index]), protocol)
-    masks = None if split.mask is None else view.mask(split.mask(index))[None]
-    bodies = None if split.body is None else view.mask(split.body(index))[None]
-    return Chunk(score_map[None], [truths], masks, bodies)
+def _usable(found: NDArray[Any], name: str) -> scoremaps.Maps:
+    """A map (H, W) in [0, 1]: as it is if it is there already, else scaled to it."""
+    if found.dtype.kind not in "buif":
+        raise InputError(f"the score map of {name} holds {found.dtype}, no real numbers")
+    score_map = found.astype(np.float64)
+    if not np.isfinite(score_map).all():
+        raise InputError(f"the score map of {name} is not finite everywhere")
+    within = score_map.min() >= 0 and score_map.max() <= 1
+    return score_map if within else scoremaps.min_max(score_map[None])[0]
 
 
 def _view(shape: tuple[int, ...], size: NDArray[np.int64], protocol: Protocol, space: Space) -> Window:

@@ -1,9 +1,11 @@
 """Score maps: from a network's own resolution to numbers in [0, 1] on the pixels of its input."""
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
-Maps = NDArray[np.float32]
+Maps: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 
 
 def resized(score_maps: Maps, height: int, width: int, interpolation: str) -> Maps:

@@ -11,6 +11,7 @@ from annotated_types import Ge, Le, Lt
 from pydantic import AfterValidator, ValidationError
 from pydantic.dataclasses import dataclass
 
+from wsolbench import extract
 from wsolbench.errors import InputError, Problem, nearest
 from wsolbench.plugins import OPTIONS, Count, NotNegative, Positive, explain, frozen
 
@@ -49,6 +50,7 @@ class Trial:
     weight_decay: NotNegative
     held_out: Annotated[float, Ge(0), Lt(1)]  # share of each class's training images; 0: the data set's own, if any
     precision: Literal["fp32", "bf16"]  # of training; evaluation is always fp32
+    extract: Annotated[str, AfterValidator(extract.known)]  # how score maps are read off: a name of extract.yaml
     threads: Annotated[int, Ge(1), Le(1024)]  # of the CPU; the last digits of a sum depend on it
 
     @property
