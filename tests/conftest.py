@@ -15,12 +15,15 @@ import torch
 from hypothesis import settings
 
 from tests import fake_data
-from wsolbench import cli, job, recipe
+from wsolbench import backbones, cli, job, plugins, recipe
 from wsolbench.place import Place
 from wsolbench.trial import Trial
 
 settings.register_profile("same every time", deadline=None, derandomize=True)
 settings.load_profile("same every time")
+
+BACKBONES = [plugins.example(backbones, name) for name in plugins.names(backbones)]
+"""A backbone of each file."""
 
 QUICK: Mapping[str, Any] = {
     "dataset": "cub",

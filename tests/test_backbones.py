@@ -9,6 +9,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models.inception import InceptionB
 
+from tests.conftest import BACKBONES
 from wsolbench import backbones, methods, plugins
 from wsolbench.backbone import Backbone
 from wsolbench.errors import InputError
@@ -62,7 +63,7 @@ PARAMETERS = {
 }
 POINTS = {"vgg16": 18, "mobilenet_v1": 27, "resnet50": 18, "resnet50_se": 18, "inception_v3": 17}
 
-every_backbone = pytest.mark.parametrize("name", plugins.names(backbones))
+every_backbone = pytest.mark.parametrize("name", BACKBONES)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -180,3 +181,53 @@ def test_minus_0_becomes_0(every: ModuleType) -> None:
 
 def test_frozen_makes_tuples_all_the_way_down() -> None:
     assert plugins.frozen([1, [2, (3, [])], "a"]) == (1, (2, (3, ())), "a")
+
+
+MANY = """
+from typing import ClassVar
+from pydantic.dataclasses import dataclass
+from wsolbench.method import Method
+from wsolbench.plugins import OPTIONS, Share
+
+@dataclass(frozen=True, config=OPTIONS)
+class Many(Method):
+    variant: ClassVar[str] = "one"
+    share: Share = 0.5
+
+METHOD = Many
+"""
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The package of methods, with `many` in it, and `own`, which has an option of that name."""
+    (tmp_path / "many.py").write_text(MANY, encoding="utf-8")
+    (tmp_path / "own.py").write_text(MANY.replace("ClassVar[str]", "str"), encoding="utf-8")
+    monkeypatch.setattr(methods, "__path__", [str(tmp_path), *methods.__path__])
+    for name in ("many", "own"):
+        monkeypatch.delitem(sys.modules, f"wsolbench.methods.{name}", raising=False)
+    return methods
+
+
+def test_what_stands_after_the_colon_is_the_variant(many: ModuleType) -> None:
+    made = plugins.make(many, "many:two:three", {"share": 0.25})
+
+    assert (made.variant, made.share) == ("two:three", 0.25)
+    assert asdict(made) == {"share": 0.25}
+    assert plugins.option_names(many, "many:two") == ["share"]
+    assert plugins.example(many, "many") == "many:one"
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"), [("many", "many:one"), ("many:", "many:one"), ("own:one", "own"), ("own:", "own")]
+)
+def test_name_with_too_much_or_too_little_is_told_with_a_whole_one(many: ModuleType, name: str, whole: str) -> None:
+    with pytest.raises(InputError) as caught:
+        plugins.make(many, name, {})
+
+    assert caught.value.problems == (f"no method {name!r}, did you mean one such as {whole!r}?",)
+
+
+def test_option_may_be_called_variant(many: ModuleType) -> None:
+    assert plugins.make(many, "own", {"variant": "two"}).variant == "two"
+    assert plugins.option_names(many, "own") == ["variant", "share"]

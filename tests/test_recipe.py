@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import save_file
 
 from tests import fake_data
+from tests.conftest import BACKBONES
 from wsolbench import backbones, datasets, documents, files, method, methods, plugins, recipe
 from wsolbench.errors import InputError
 from wsolbench.trial import FIELDS, OPTION_GROUPS, Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {"dataset": datasets, "backbone": backbones, "method": methods}
-COMBINATIONS = list(itertools.product(*(plugins.names(package) for package in KINDS.values())))
+COMBINATIONS = list(itertools.product(plugins.names(datasets), BACKBONES, plugins.names(methods)))
 
 
 def completed(*names: str, **settings: Any) -> Trial:
@@ -73,7 +74,7 @@ def test_no_option_is_called_like_another(dataset: str, backbone: str, name: str
 def test_every_placement_of_the_recipe_exists(name: str) -> None:
     options = method.feature_points(plugins.option_class(methods, name))
 
-    for backbone in plugins.names(backbones):
+    for backbone in BACKBONES:
         trial = completed("cub", backbone, name, weights="none")
         points = recipe.blueprint(backbone, dict(trial.backbone_options)).points
         assert all(trial.method_options[option] for option in options)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -107,7 +108,8 @@ class Backbone(nn.Module):
         """Channels, height and width at every feature point, for images of this size; nothing is computed."""
         found: dict[str, Tensor] = {}
         hooks = [self._at(point).register_forward_hook(partial(_keep, found, point)) for point in self.points]
-        on_meta = {name: tensor.detach().to("meta") for name, tensor in self.state_dict().items()}
+        state = chain(self.named_parameters(), self.named_buffers())  # those too that no checkpoint keeps
+        on_meta = {name: tensor.detach().to("meta") for name, tensor in state}
         try:
             functional_call(self, on_meta, torch.empty(2, 3, height, width, device="meta"))
         finally:

@@ -22,13 +22,13 @@ def everything() -> dict[str, dict[str, str]]:
 def _plugin(package: ModuleType, name: str) -> str:
     """Options with their defaults; for a backbone its feature points too."""
     try:
-        plugins.option_class(package, name)
+        whole = plugins.example(package, name)
     except InputError as error:
         return str(error)
-    options = [_option(field) for field in fields(plugins.option_class(package, name))]
-    line = ", ".join(options) or "no options"
+    options = [_option(field) for field in fields(plugins.option_class(package, whole))]
+    line = (f"such as {whole}; " if whole != name else "") + (", ".join(options) or "no options")
     if package is recipe.KINDS["backbone"]:
-        line += f"; points: {' '.join(recipe.blueprint(name, {}).points)}"
+        line += f"; points: {' '.join(recipe.blueprint(whole, {}).points)}"
     summary = (getdoc(plugins.load(package, name)) or "").partition("\n")[0]
     return f"{summary} [{line}]"
 

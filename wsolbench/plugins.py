@@ -4,6 +4,7 @@ import pkgutil
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Annotated, Any
@@ -35,8 +36,14 @@ def names(package: ModuleType) -> list[str]:
     return sorted({m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")})
 
 
+def family(name: str) -> str:
+    """What of a name is that of a file: what stands before a colon, if there is one."""
+    return name.partition(":")[0]
+
+
 def load(package: ModuleType, name: str) -> ModuleType:
     """The module of `name`; an unknown name is an `InputError` that lists the known ones."""
+    name = family(name)
     module = f"{package.__name__}.{name}"
     if module not in sys.modules and name not in (known := names(package)):
         hint = nearest(name, known) or "."
@@ -56,7 +63,32 @@ def kind(package: ModuleType) -> str:
 
 
 def option_class(package: ModuleType, name: str) -> type[Any]:
-    """The class that a plug-in's file declares, such as `METHOD = ADL`; its fields are the options."""
+    """The class that a plug-in's file declares, such as `METHOD = ADL`; its fields are the options.
+
+    A class with a class variable `variant` stands for many: a name has a colon and the variant after the file's name.
+    """
+    base, _, variant = name.partition(":")
+    cls, whole = _declared(package, base), example(package, base)
+    if variant and whole != base:
+        return _of_variant(cls, variant)
+    if name == whole:
+        return cls
+    raise InputError(Problem(f"no {kind(package)} {name!r}, did you mean one such as {whole!r}?", kind(package)))
+
+
+def example(package: ModuleType, name: str) -> str:
+    """A whole name of what the file `name` has: its own, or that of one variant."""
+    cls = _declared(package, name)
+    many = hasattr(cls, "variant") and all(field.name != "variant" for field in fields(cls))
+    return f"{name}:{cls.variant}" if many else name
+
+
+@cache
+def _of_variant(cls: type[Any], variant: str) -> type[Any]:
+    return type(cls.__name__, (cls,), {"variant": variant})
+
+
+def _declared(package: ModuleType, name: str) -> Any:
     module = load(package, name)
     try:
         found = getattr(module, kind(package).upper())

@@ -55,7 +55,7 @@ def _names(settings: Mapping[str, Any]) -> list[str]:
         with collecting(problems):
             if kind not in settings:
                 raise InputError(Problem(f"{kind} is missing; there are: {', '.join(plugins.names(package))}", kind))
-            plugins.load(package, str(settings[kind]))
+            plugins.option_class(package, str(settings[kind]))
     if problems:
         raise InputError(*problems)
     return [settings[kind] for kind in KINDS]
@@ -71,7 +71,8 @@ def _complete(merged: Mapping[str, Any]) -> Trial:
                 options[kind] = _resolve_points(merged, options, problems)
             options[kind] = asdict(plugins.make(package, merged[kind], options[kind]))
     if not problems and isinstance(side := merged["image_size"], int) and side > 0:
-        problems += _too_small(merged["backbone"], json.dumps(options["backbone"], sort_keys=True), side)
+        with collecting(problems):
+            problems += _too_small(merged["backbone"], json.dumps(options["backbone"], sort_keys=True), side)
     fields = {key: merged[key] for key in FIELDS if key in merged}
     with collecting(problems):
         result = trial.from_spec({**fields, **{f"{kind}_options": value for kind, value in options.items()}})
@@ -85,7 +86,7 @@ def recommended(dataset: str, backbone: str, method_name: str) -> dict[str, Any]
     layers = _recipe()
     merged: dict[str, Any] = {}
     for d in ("any", dataset):
-        for b in ("any", backbone):
+        for b in ("any", plugins.family(backbone)):
             for m in ("any", method_name):
                 merged |= layers.get(d, {}).get(b, {}).get(m, {})
     return merged
