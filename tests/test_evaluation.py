@@ -3,10 +3,16 @@
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import colormaps
 from numpy.typing import NDArray
 
+from wsolbench import scoremaps
+from wsolbench.boxes import boxes_at_thresholds
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
 from wsolbench.evaluation import ERRORS, Predictions, Scores, coverage, error_kind, evaluate
@@ -326,13 +332,30 @@ def test_what_each_protocol_makes_of_a_picture(name: str, box: tuple[int, ...], 
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
-        ("wsolbench", ("resize224", "linear", "any", False, "largest", "half_open", False, "held_out")),
-        ("wsolbench_fixed", ("resize224", "linear", "any", False, "largest", "half_open", False, 0.2)),
-        ("wsolevaluation", ("resize224", "cubic", "any", True, "largest", "inclusive", True, "oracle")),
-        ("adl2019", ("resize256_crop224", "linear", "first", True, "largest", "inclusive", False, 0.2)),
-        ("adl2019_rect", ("resize256_crop224", "linear", "first", True, "largest_rect", "inclusive", False, 0.2)),
-        ("acol_spg", ("short256_crop224", "linear", "first", False, "largest", "inclusive", False, 0.05)),
+        ("wsolbench", ("resize224", "linear", "linear", "any", False, "largest", "half_open", False, "held_out")),
+        ("wsolbench_fixed", ("resize224", "linear", "linear", "any", False, "largest", "half_open", False, 0.2)),
+        ("wsolevaluation", ("resize224", "cubic", "linear", "any", True, "largest", "inclusive", True, "oracle")),
+        ("adl2019", ("resize256_crop224", "linear", "cubehelix", "first", True, "largest", "inclusive", False, 0.2)),
+        (
+            "adl2019_rect",
+            ("resize256_crop224", "linear", "cubehelix", "first", True, "largest_rect", "inclusive", False, 0.2),
+        ),
+        ("acol_spg", ("short256_crop224", "linear", "linear", "first", False, "largest", "inclusive", False, 0.05)),
     ],
 )
 def test_protocols_are_what_their_sources_do(name: str, fields: tuple[object, ...]) -> None:
     assert tuple(vars(protocol(name)).values())[: len(fields)] == fields
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_cubehelix_cuts_maps_as_the_released_code_does(seed: int, threshold: float) -> None:
+    """Its steps: the colour of each score, to bytes, to grey, cut at a share of the maximum."""
+    score_map = cv2.resize(np.random.default_rng(seed).random((7, 7)), (56, 56))
+    scaled = scoremaps.min_max(score_map[None].astype(np.float32))
+    colours = (colormaps["cubehelix"](scaled[0].astype(float))[:, :, :3] * 255).astype(np.uint8)
+    grey = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)
+
+    found = boxes_at_thresholds(scoremaps.cubehelix(scaled), [threshold], clip=False)
+
+    theirs = boxes_at_thresholds((grey[None] + 0.25) / 255.25, [threshold], clip=False)
+    assert np.array_equal(found, theirs)

@@ -82,7 +82,8 @@ class Scored:
         for start in range(0, len(self.truth), self.chunk):
             indices = range(start, min(start + self.chunk, len(self.truth)))
             truths = [counting(self.truth.boxes(index), self.protocol) for index in indices]
-            yield Chunk(self.maps(indices), truths, self.truth.masks(indices), self.truth.bodies(indices))
+            maps = scoremaps.GREYS[self.protocol.grey](self.maps(indices))
+            yield Chunk(maps, truths, self.truth.masks(indices), self.truth.bodies(indices))
 
 
 @dataclass(frozen=True)

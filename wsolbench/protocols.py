@@ -50,6 +50,7 @@ class Protocol:
 
     geometry: Geometry  # of test images
     interpolation: Literal["linear", "cubic"]  # of score maps, to the size of the network's input
+    grey: Literal["linear", "cubehelix"]  # what a score in [0, 1] becomes before its map is cut at a threshold
     truths: Literal["first", "any"]  # which of an image's true boxes count
     whole_pixels: bool  # coordinates of true boxes are cut to whole pixels of the network's input
     contours: Literal["largest", "largest_rect"]  # which region above the threshold is boxed
