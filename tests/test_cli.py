@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
 from tests import fake_data
 from tests.conftest import NAN_METHOD, QUICK, Command, method_folder, words
-from wsolbench import cli, job, methods, plugins, recipe
+from wsolbench import cli, datasets, job, methods, plugins, recipe
+from wsolbench.dataset import SplitName
 from wsolbench.place import Place
 from wsolbench.store import Store
 
@@ -592,3 +594,52 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_environment(wsolbenc
     ended = wsolbench("report", "methods", "--out", "/proc/none")
 
     assert (ended.code, ended.err.splitlines()[-1].startswith("error: /proc/none")) == (4, True)
+
+
+def score_maps_of(cub: Path, folder: Path, *splits: SplitName) -> Path:
+    """The true box of each image of these splits, filled."""
+    for split in (plugins.make(datasets, "cub", {}).split(name, cub) for name in splits):
+        for name, (width, height), boxes in zip(split.ids, split.sizes.tolist(), split.boxes, strict=True):
+            x0, y0, x1, y1 = boxes[0].astype(int).tolist()
+            score_map = np.zeros((height, width))
+            score_map[y0:y1, x0:x1] = 1
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            np.save(folder / f"{name}.npy", score_map)
+    return folder
+
+
+def test_score_chooses_a_threshold_on_a_share_of_the_training_images(
+    wsolbench: Command, cub: Path, tmp_path: Path
+) -> None:
+    folder = score_maps_of(cub, tmp_path / "maps", "train", "test")
+    asked = (folder, "--dataset", "cub", "--data", cub, "--protocol", "wsolbench", "--out", tmp_path / "known.npz")
+
+    ended = wsolbench("score", *asked, "--json")
+
+    found = json.loads(ended.out)
+    assert (ended.code, found["threshold_from"]) == (0, "3 images of train")
+    assert (found["metrics"]["gt_known_loc"], found["metrics"]["mean_iou"]) == (100, 100)
+    with np.load(tmp_path / "known.npz") as known:
+        assert len(known["ids"]) == found["images"] == len(known["iou"])
+
+
+def test_score_without_maps_to_choose_on_names_them(wsolbench: Command, cub: Path, tmp_path: Path) -> None:
+    folder = score_maps_of(cub, tmp_path / "maps", "test")
+
+    ended = wsolbench("score", folder, "--dataset", "cub", "--data", cub, "--protocol", "wsolbench")
+
+    assert ended.code == 2
+    assert "no score map in" in ended.err
+
+
+def test_score_refuses_to_choose_on_what_it_scores(wsolbench: Command, cub: Path) -> None:
+    asked = ("--dataset", "cub", "--data", cub, "--protocol", "wsolbench", "--split", "train")
+
+    ended = wsolbench("score", "--baseline", "centre", *asked)
+
+    assert ended.code == 2
+    assert "score another --split" in ended.err
+
+
+def test_score_without_maps_or_baseline_says_what_to_name(wsolbench: Command) -> None:
+    assert "a folder of score maps, or a --baseline" in wsolbench("score", "--dataset", "shapes").err
