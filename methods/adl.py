@@ -42,12 +42,19 @@ class AttentionDropout(nn.Module):
         """(N, C, H, W) -> the same shape and type."""
         if not self.training:
             return features
+        maps = self.maps(features)
+        drop = torch.rand((), device=features.device) < self.options.drop_rate  # one draw per batch, as the authors'
+        return features * torch.where(drop, maps["drop mask"], maps["importance map"]).to(features.dtype)
+
+    def maps(self, features: Tensor) -> dict[str, Tensor]:
+        """The maps of Figure 2, each (N, 1, H, W) float32; a component that is switched off is 1 everywhere."""
         options = self.options
         attention = features.mean(1, keepdim=True, dtype=torch.float32)  # half precision would move the threshold
-        hidden = drop_mask(attention, options.gamma) if options.drop_mask else torch.ones_like(attention)
-        weighted = attention.sigmoid() if options.importance_map else torch.ones_like(attention)
-        drop = torch.rand((), device=features.device) < options.drop_rate  # one draw per batch, as the authors'
-        return features * torch.where(drop, hidden, weighted).to(features.dtype)
+        return {
+            "self-attention map": attention,
+            "importance map": attention.sigmoid() if options.importance_map else torch.ones_like(attention),
+            "drop mask": drop_mask(attention, options.gamma) if options.drop_mask else torch.ones_like(attention),
+        }
 
     def extra_repr(self) -> str:
         """The options, for print()."""

@@ -34,12 +34,20 @@ class MaximumDropout(nn.Module):
         if not self.training:
             return features
         dropped = torch.rand(features.shape[:2], device=features.device) < self.drop_rate
-        maximum = features == features.amax((2, 3), keepdim=True)  # equal ones all
-        return features.masked_fill(maximum & dropped[:, :, None, None], 0)
+        return features.masked_fill(maximum(features) & dropped[:, :, None, None], 0)
+
+    def maps(self, features: Tensor) -> dict[str, Tensor]:
+        """(N, H, W): how large a share of the channels is dropped at each position, expected over the draws."""
+        return {"share dropped": self.drop_rate * maximum(features).float().mean(1)}
 
     def extra_repr(self) -> str:
         """The option, for print()."""
         return f"drop_rate={self.drop_rate}"
+
+
+def maximum(features: Tensor) -> Tensor:
+    """Where each channel is at its maximum over the image, equal ones all; as `features`, bool."""
+    return features == features.amax((2, 3), keepdim=True)
 
 
 METHOD = MaxDrop

@@ -643,3 +643,15 @@ def test_score_refuses_to_choose_on_what_it_scores(wsolbench: Command, cub: Path
 
 def test_score_without_maps_or_baseline_says_what_to_name(wsolbench: Command) -> None:
     assert "a folder of score maps, or a --baseline" in wsolbench("score", "--dataset", "shapes").err
+
+
+def test_status_of_a_trial_shows_its_learning_rates(wsolbench: Command, trained: tuple[Any, Place, Any]) -> None:
+    trial, place, record = trained
+    pretrained, new = (group["parameters"] for group in record["parameter_groups"])
+
+    ended = wsolbench("status", trial.id, "--results", place.results)
+
+    assert ended.out.splitlines()[1:] == [
+        f"  pretrained {pretrained:>11,} parameters at learning rate {trial.lr:g}",
+        f"  new        {new:>11,} parameters at learning rate {trial.head_lr:g}",
+    ]

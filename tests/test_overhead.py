@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from wsolbench import backbones, documents, methods, overhead, plugins
+from tests.conftest import BACKBONES, Command
+from wsolbench import documents, methods, overhead, plugins
 from wsolbench.backbone import Backbone
 from wsolbench.errors import InputError
+from wsolbench.measure import Measured, Plan
 from wsolbench.method import Method
 from wsolbench.overhead import Cost, Overhead, Overheads
 
@@ -461,7 +464,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_backbone_can_be_built_without_weights() -> None:
-    for name in plugins.names(backbones):
+    for name in BACKBONES:
         assert overhead.without_weights(name, {}).points
 
 
@@ -469,3 +472,137 @@ def test_the_shipped_file_is_valid() -> None:
     file = overhead.overhead_file(documents.read(SHIPPED))
 
     assert (file.num_classes, file.image_size) == (1000, 224)
+
+
+# A part of the table, measured
+
+TINY = HEADER + (
+    "  - {labels: [tiny, plain], backbone: tiny, method: cam}\n"
+    "  - {labels: [tiny, layers], backbone: tiny, method: adl, method_options: {points: [pool1, conv4]}}\n"
+    "  - {labels: [other, branches], backbone: tiny, method: acol}\n"
+)
+ONCE = Plan(pairs=1, batch_size=2, device="cpu")
+
+
+@pytest.fixture
+def tiny_table(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        ([], ["plain", "layers", "branches"]),
+        (["tiny"], ["plain", "layers"]),
+        (["branches", "tiny/plain"], ["plain", "branches"]),
+    ],
+)
+def test_only_the_rows_of_these_labels(tiny_table: Path, only: list[str], expected: list[str]) -> None:
+    assert [row.method for row in overhead.overheads(tiny_table, only).rows] == expected
+
+
+def test_labels_without_a_row_are_all_told(tiny_table: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        overhead.overheads(tiny_table, ["tiny/layer", "plain", "nothing"])
+
+    there = "There are: tiny/plain, tiny/layers, other/branches"
+    assert refused.value.problems == (
+        f"no row 'tiny/layer', did you mean 'tiny/layers'? {there}",
+        f"no row 'nothing'. {there}",
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Overheads:
+    path = tmp_path_factory.mktemp("tables") / "tiny.yaml"
+    path.write_text(TINY, encoding="utf-8")
+    return overhead.overheads(path, plan=ONCE)
+
+
+def test_memory_of_a_step_is_more_where_more_is_kept(measured: Overheads) -> None:
+    plain, layers, branches = (row.measured for row in measured.rows)
+
+    assert plain is not None
+    assert layers is not None
+    assert branches is not None
+    assert (plain.train_memory_ratio, plain.inference_memory_ratio, layers.inference_memory_ratio) == (1, 1, 1)
+    assert 1 < layers.train_memory_ratio < branches.train_memory_ratio
+    assert branches.inference_memory_ratio > 1  # their weights
+    assert all(row.measured and row.measured.train_time_ratio > 0 and row.measured.pairs == 1 for row in measured.rows)
+
+
+def test_what_is_counted_is_the_same_where_it_is_measured_too(tiny_table: Path, measured: Overheads) -> None:
+    larger = overhead.overheads(tiny_table, ["layers"], replace(ONCE, image_size=40))
+    counted = overhead.overheads(tiny_table)
+
+    assert [replace(row, measured=None) for row in measured.rows] == list(counted.rows)
+    assert replace(larger.rows[0], measured=None) == counted.rows[1]
+    assert "batches of 2 random images of 40 x 40 pixels" in larger.caption
+
+
+def test_columns_of_what_is_measured_are_there_only_where_it_is(tiny_table: Path, measured: Overheads) -> None:
+    names = [f.name for f in fields(Measured)]
+    with_them, without = measured, overhead.overheads(tiny_table)
+
+    for table, expected in ((with_them, names), (without, [])):
+        row = next(csv.DictReader(io.StringIO(overhead.FORMATS["csv"](table))))
+        data = json.loads(overhead.FORMATS["json"](table))["rows"][0]
+        assert list(row) == list(data)
+        assert [name for name in row if name in names] == expected
+        assert "measured" not in row
+        assert ("Time of a step" in overhead.FORMATS["md"](table)) == bool(expected)
+
+
+def test_markdown_has_the_spread_beside_the_ratio(measured: Overheads) -> None:
+    found = measured.rows[1].measured
+
+    assert found is not None
+    spread = f"{found.train_time_ratio_min:.3f} to {found.train_time_ratio_max:.3f}"
+    assert f"{found.train_time_ratio:.3f} ({spread})" in overhead.FORMATS["md"](measured)
+
+
+def test_options_of_the_plain_network_are_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "o.yaml"
+    row = "  - {labels: [a, b], backbone: mobilenet_v1, method: cam, against: {output_stride: 32}}\n"
+    path.write_text(HEADER.replace("32", "64") + row, encoding="utf-8")
+
+    found = overhead.overheads(path, plan=ONCE).rows[0].measured
+
+    assert found is not None
+    assert found.train_memory_ratio > 1  # a last map of four times the size
+
+
+def test_images_that_are_too_small_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "o.yaml"
+    path.write_text(HEADER + "  - {labels: [a, b], backbone: tiny, method: cam}\n", encoding="utf-8")
+    told: list[str] = []
+
+    with pytest.raises(InputError, match=r"o\.yaml:5: image_size 2 is too small for tiny"):
+        overhead.overheads(path, plan=replace(ONCE, image_size=2), say=told.append)
+    assert told == []
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    found = problems(tmp_path, "title: T\nnum_classes: 10\nimage_size: 32\nrows: []\n")
+
+    assert found == ["o.yaml:4: rows is empty; it lists networks"]
+
+
+def test_the_command_measures_and_says_which_row(wsolbench: Command, tiny_table: Path) -> None:
+    words = ("--measure", "--pairs", 2, "--batch-size", 2, "--device", "cpu", "--only", "tiny/layers")
+
+    ended = wsolbench("overhead", tiny_table, *words, "--format", "json")
+
+    (row,) = json.loads(ended.out)["rows"]
+    assert (ended.code, row["pairs"]) == (0, 2)
+    assert row["train_time_ratio_min"] <= row["train_time_ratio"] <= row["train_time_ratio_max"]
+    assert ended.err == "measuring 1 of 1: tiny, layers\n"
+
+
+def test_an_option_of_measuring_alone_is_refused(wsolbench: Command, tiny_table: Path) -> None:
+    ended = wsolbench("overhead", tiny_table, "--pairs", 2, "--batch-size", 2)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "--pairs, --batch-size is for what is measured; say --measure too" in ended.err

@@ -19,6 +19,7 @@ from wsolbench import documents, files, protocols, shipped, store, words
 from wsolbench.errors import InputError
 from wsolbench.place import Place
 from wsolbench.store import Store
+from wsolbench.trial import unknown_keys
 
 if TYPE_CHECKING:
     from wsolbench.launch import Progress
@@ -34,6 +35,7 @@ Pairs = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help=
 Results = Annotated[Path, typer.Option(envvar="WSOLBENCH_RESULTS", help="folder of the results")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
+_OF_INSPECTION = ("data", "weights", "device", "protocol")
 _NOT_OF_TRIALS = ("data", "device", "workers")
 FAILED, INCOMPLETE, ENVIRONMENT, INTERRUPTED = 1, 3, 4, 130
 _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENOENT}
@@ -158,12 +160,17 @@ def status(
 ) -> None:
     """What the files say of each trial: state, epochs, last loss, note."""
     found = Store(results)
-    lines = [_status(found, trial_id) for trial_id in _targets(target, pairs, found)]
+    ids = _targets(target, pairs, found)
+    lines = [_status(found, trial_id) for trial_id in ids]
+    if ids == [target]:
+        lines[0]["parameter_groups"] = (found.record(ids[0]) or {}).get("parameter_groups", [])
     if as_json:
         print(json.dumps(lines))
         return
     for line in lines:
         print("  ".join(f"{line[key]!s:{width}}" for key, width in _STATUS.items()).rstrip())
+        for group in line.get("parameter_groups", ()):
+            print(f"  {group['group']:10} {group['parameters']:>11,} parameters at learning rate {group['lr']:g}")
     counts = Counter(line["state"] for line in lines)
     _say(", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no trial")
 
@@ -190,6 +197,35 @@ def report(
 
 
 @app.command()
+def inspect(
+    trial: Annotated[str, typer.Argument(help="a finished trial's id, or how it begins")],
+    image: Annotated[Path, typer.Option(help="file of the image")],
+    pairs: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help=", ".join(_OF_INSPECTION), show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="where the picture goes, a .png; by default here")] = None,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Draw what the method's layers make of an image: attention, importance map and drop mask at each point."""
+    _refuse_others(pairs, _OF_INSPECTION)
+    if out is not None and (out.suffix != ".png" or out.is_dir()):
+        raise InputError(f"--out must be a .png file, not {str(out)!r}")
+    _, place = words.asked(pairs, results)
+    from wsolbench import inspection  # noqa: PLC0415  imports torch
+
+    found = inspection.inspect(trial, image, place)
+    target = out or Path(f"{found.trial.id}_{image.stem}.png")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.write(target, inspection.picture(found))
+    if as_json:
+        print(json.dumps({"id": found.trial.id, "image": str(image), "picture": str(target), "maps": [*found.rows()]}))
+    else:
+        print(inspection.table(found))
+    _say(f"written: {target}")
+
+
+@app.command()
 def score(
     folder: Annotated[
         Path | None, typer.Argument(help="of .npy or .npz files named like the images, or an .npz of all")
@@ -204,36 +240,68 @@ def score(
     space: Annotated[
         Literal["original", "input"], typer.Option(help="maps have the size of their image, or of a network's input")
     ] = "original",
-    held_out: Annotated[Path | None, typer.Option(help="maps of the held-out split, to choose a threshold on")] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="maps of the held-out images, if they are not in the same folder")
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="of each class's training images is held out, unless others are")
+    ] = 0.1,
     baseline: Annotated[Literal["whole", "centre", "random"] | None, typer.Option(help="instead of a folder")] = None,
+    out: Annotated[Path | None, typer.Option(help="also write what is known of each image and class, as .npz")] = None,
     as_json: Json = False,
 ) -> None:
     """Score anybody's score maps against a data set's boxes and masks; they are never resized."""
     from wsolbench import datasets, plugins  # noqa: PLC0415  as below
     from wsolbench import score as scoring  # noqa: PLC0415  imports torch
 
+    if folder is None and baseline is None:
+        raise InputError("name a folder of score maps, or a --baseline")
     rule = protocols.protocol(protocol)
     found = plugins.make(datasets, dataset, words.values(pairs or ()))
     images = found.split(split, data)
+    heading: dict[str, Any] = {"protocol": protocol, "images": len(images)}
+    chosen_on = None
+    if rule.threshold == "held_out":
+        name, chosen_on = scoring.choosing(found, data, share)
+        if name == split:
+            raise InputError(f"{protocol} would choose its threshold on the images of {split}; score another --split")
+        heading |= {"threshold_from": f"{len(chosen_on)} images of {name}"}
     if baseline is not None:
-        scores = scoring.baseline(baseline, images, 224, rule)
-    elif folder is None:
-        raise InputError("name a folder of score maps, or a --baseline")
+        scores = scoring.baseline(baseline, images, 224, rule, chosen_on)
     else:
-        chosen_on = None if held_out is None else (held_out, found.split("held_out", data))
-        scores = scoring.score(folder, images, rule, space, chosen_on)
-    _print_metrics({"protocol": protocol, "images": len(images)}, scores.metrics, as_json)
+        assert folder is not None  # noqa: S101  checked above
+        maps_of = None if chosen_on is None else (held_out or folder, chosen_on)
+        scores = scoring.score(folder, images, rule, space, maps_of)
+    if out is not None:
+        scoring.save(out, images, scores)
+    _print_metrics(heading, scores.metrics, as_json)
 
 
 @app.command()
 def overhead(
     file: Annotated[str, typer.Argument(help="which networks, by file or name")] = "overhead",
+    only: Annotated[
+        list[str] | None, typer.Option(help="rows labelled BACKBONE, METHOD or BACKBONE/METHOD; may be repeated")
+    ] = None,
     form: Annotated[Literal["md", "csv", "json"], typer.Option("--format", help="of the table")] = "md",
+    measure: Annotated[bool, typer.Option("--measure", help="run the networks too: time and memory as ratios")] = False,
+    pairs: Annotated[int | None, typer.Option(min=1, help="turns of both networks, measured; 5 by default")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="images, measured; 8 by default")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="pixels, measured; the table's by default")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="where it is measured")] = None,
 ) -> None:
-    """Parameters, multiplications and operations of methods over plain CAM, counted without weights."""
+    """Parameters, multiplications and operations of methods over plain CAM; on demand, measured time and memory."""
+    given = {"pairs": pairs, "batch_size": batch_size, "image_size": image_size, "device": device}
+    asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if asked and not measure:
+        options = ", ".join(f"--{key.replace('_', '-')}" for key in asked)
+        raise InputError(f"{options} is for what is measured; say --measure too")
+    path = shipped.find("reports", file)
     from wsolbench import overhead as counting  # noqa: PLC0415  imports torch
+    from wsolbench.measure import Plan  # noqa: PLC0415
 
-    print(counting.FORMATS[form](counting.overheads(shipped.find("reports", file))), end="")
+    found = counting.overheads(path, only or (), Plan(**asked) if measure else None, _say)
+    print(counting.FORMATS[form](found), end="")
 
 
 data_app = typer.Typer(help="Look after data sets.", no_args_is_help=True, rich_markup_mode=None)
@@ -276,6 +344,12 @@ def _verified(found: "Report") -> Iterator[str]:
         yield from (f"  {note}" for note in split.notes)
     for name, why in found.absent.items():
         yield f"{name}: {why}"
+
+
+def _refuse_others(pairs: Iterable[str] | None, known: Iterable[str]) -> None:
+    """Refuse KEY=VALUE words that a command has no use for."""
+    if unknown := unknown_keys(words.values(pairs or ()), known):
+        raise InputError(*unknown)
 
 
 def _print_metrics(heading: Mapping[str, Any], metrics: Mapping[str, float], as_json: bool) -> None:

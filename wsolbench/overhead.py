@@ -1,28 +1,31 @@
-"""What a method costs over plain CAM on the same backbone: parameters, and operations in training and at inference."""
+"""What a method costs over plain CAM on the same backbone: parameters, operations, and as it runs time and memory."""
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self, runtime_checkable
 
 import torch
-from pydantic import BeforeValidator, ConfigDict, Strict, StrictStr, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, StrictStr, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from wsolbench import backbones, documents, methods, plugins
+from wsolbench import backbones, documents, loop, measure, methods, plugins, recipe
 from wsolbench.backbone import Backbone
 from wsolbench.documents import Document, Keys
 from wsolbench.errors import InputError, Problem, collecting, nearest
+from wsolbench.loop import Trainer
+from wsolbench.measure import Measured, Plan
 from wsolbench.method import Method, Net, build, feature_points
 from wsolbench.plugins import Count
+from wsolbench.trial import Trial
 
 Shapes = Mapping[str, tuple[int, int, int]]
 """Channels, height and width by feature point, and those of `images`."""
@@ -59,6 +62,12 @@ class Line:
     note: StrictStr | None = None
 
 
+def _some(rows: tuple[Line, ...]) -> tuple[Line, ...]:
+    if not rows:
+        raise ValueError("rows is empty; it lists networks")
+    return rows
+
+
 @checked(frozen=True, config=_FILE, kw_only=True)
 class OverheadFile:
     """A table as `reports/overhead.yaml` describes it."""
@@ -66,7 +75,7 @@ class OverheadFile:
     title: StrictStr
     num_classes: _Whole
     image_size: _Whole  # side, pixels
-    rows: tuple[Line, ...]
+    rows: Annotated[tuple[Line, ...], AfterValidator(_some)]
 
 
 @dataclass(frozen=True)
@@ -103,11 +112,12 @@ class Overhead:
     reported_param_overhead_pct: str | None
     reported_compute_overhead_pct: str | None
     note: str | None
+    measured: Measured | None = None  # beside plain CAM, where that is asked for
 
 
 @dataclass(frozen=True)
 class Overheads:
-    """The table, counted."""
+    """The table, counted, and measured where that is asked for."""
 
     title: str
     caption: str
@@ -123,18 +133,41 @@ class SaysOperations(Protocol):
         ...
 
 
-def overheads(path: Path) -> Overheads:
-    """The table of the file, counted without weights; `InputError` has every problem with its file and line."""
+def overheads(
+    path: Path, only: Sequence[str] = (), plan: Plan | None = None, say: Callable[[str], None] = lambda _: None
+) -> Overheads:
+    """The table of a file, counted without weights.
+
+    Args:
+        path: the file.
+        only: labels of a backbone, of a method, or both as `backbone/method`: the rows that are wanted; none: all.
+        plan: measure these rows too, and how.
+        say: is told which row is measured.
+
+    Raises:
+        InputError: every problem with its file and line.
+    """
     document = documents.read(path)
     file = overhead_file(document)
+    chosen = _chosen(file.rows, only)
+    side = file.image_size if plan is None or plan.image_size is None else plan.image_size
     problems: list[str] = []
     rows: list[Overhead] = []
-    for number, line in enumerate(file.rows):
+    for number in chosen:
         with _placing(document, ("rows", number), problems):
-            rows.append(overhead(line, file.num_classes, file.image_size))
+            rows.append(overhead(file.rows[number], file.num_classes, file.image_size))
+            if plan is not None:
+                _trial(file.rows[number], side)  # refuses what would fail after other rows have been measured
     if problems:
         raise InputError(*problems)
-    return Overheads(file.title, _CAPTION.format(file.num_classes, file.image_size), tuple(rows))
+    caption = _CAPTION.format(file.num_classes, file.image_size)
+    if plan is not None:
+        device = measure.settle(plan.device)
+        caption += " " + _MEASURED.format(plan.pairs, plan.batch_size, side, measure.described(device))
+        for place, (number, row) in enumerate(zip(chosen, rows, strict=True)):
+            say(f"measuring {place + 1} of {len(rows)}: {row.backbone}, {row.method}")
+            rows[place] = replace(row, measured=measured(file.rows[number], file.num_classes, side, plan, device))
+    return Overheads(file.title, caption, tuple(rows))
 
 
 _CAPTION = (
@@ -142,6 +175,22 @@ _CAPTION = (
     "A MAC is two operations; operations without parameters are counted by element, those of the method only. "
     "In percent: more than plain CAM on the same backbone; inference makes the scores and one score map."
 )
+_MEASURED = (
+    "Ratios to plain CAM, measured side by side: the median of {0} pairs (lowest to highest), batches of {1} random "
+    "images of {2} x {2} pixels, fp32, a step being forward, loss, backward and update; on {3}. "
+    "The row of plain CAM is held against itself: its spread is that of the measurement."
+)
+
+
+def _chosen(lines: Sequence[Line], only: Sequence[str]) -> list[int]:
+    """The numbers of the rows that are wanted; a label without a row is an `InputError`."""
+    labels = [{*line.labels, "/".join(line.labels)} for line in lines]
+    known = list(dict.fromkeys("/".join(line.labels) for line in lines))
+    unknown = [label for label in only if not any(label in each for each in labels)]
+    if unknown:
+        there = ", ".join(known)
+        raise InputError(*(f"no row {label!r}{nearest(label, known) or '.'} There are: {there}" for label in unknown))
+    return [number for number, each in enumerate(labels) if not only or each & set(only)]
 
 
 def overhead_file(document: Document) -> OverheadFile:
@@ -231,6 +280,31 @@ def _wrong_points(method: Method, network: Backbone) -> list[Problem]:
         for point in getattr(method, option)
         if point not in network.points
     ]
+
+
+def measured(line: Line, num_classes: int, side: int, plan: Plan, device: torch.device) -> Measured:
+    """The network of a row beside plain CAM's as they run, with images of `side` x `side` pixels."""
+    method, _ = _made(line)
+    trial = _trial(line, side)
+
+    def made(method: Method, options: Mapping[str, Any]) -> Trainer:
+        net = build(method, plugins.make(backbones, line.backbone, options).build(), num_classes)
+        net.to(device).to(memory_format=torch.channels_last)
+        return Trainer(net, method, loop.optimizer(net, trial), device, trial.precision)
+
+    own = partial(made, method, line.backbone_options)
+    plain = partial(made, Method(), line.backbone_options if line.against is None else line.against)
+    return measure.measure(own, plain, measure.noise(plan.batch_size, side, num_classes), plan.pairs, device)
+
+
+_STILL = 1e-6  # a learning rate at which random images and labels do no harm
+
+
+def _trial(line: Line, side: int) -> Trial:
+    """What the row's network would train with; raises `InputError` where the images are too small for it."""
+    names = {"dataset": "shapes", "backbone": line.backbone, "method": line.method}
+    fields = {"weights": "none", "image_size": side, "lr": _STILL, "head_lr": _STILL, "precision": "fp32"}
+    return recipe.complete({**names, **line.backbone_options, **line.method_options, **fields})
 
 
 @cache
@@ -334,25 +408,36 @@ def _is_arithmetic(operator: Any) -> bool:
 
 
 def csv_text(table: Overheads) -> str:
-    """The rows as CSV, shares to a millionth of a percent."""
+    """The rows as CSV, to a millionth."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([f.name for f in fields(Overhead)])
-    writer.writerows([f"{v:.6f}" if isinstance(v, float) else v for v in asdict(row).values()] for row in table.rows)
+    rows = [_flat(row) for row in table.rows]
+    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     return file.getvalue()
 
 
 def json_text(table: Overheads) -> str:
     """The table as JSON."""
-    return json.dumps(asdict(table), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    data = {"title": table.title, "caption": table.caption, "rows": [_flat(row) for row in table.rows]}
+    return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _flat(row: Overhead) -> dict[str, Any]:
+    """A row with what was measured beside what was counted."""
+    found = asdict(row)
+    measured = found.pop("measured")
+    return {**found, **(measured or {})}
 
 
 def markdown(table: Overheads) -> str:
     """The table as GitHub's markdown, what papers print beside what was counted."""
     from tabulate import tabulate  # noqa: PLC0415 - it costs every command 50 ms
 
-    rows = [_shown(row) for row in table.rows]
-    grid = tabulate(rows, _HEADERS, tablefmt="pipe", disable_numparse=True, colalign=_ALIGNMENT)
+    headers = [*_HEADERS, *(_MEASURED_HEADERS if table.rows[0].measured else ())]
+    alignment = ("left", "left", *["right"] * (len(headers) - 2))
+    rows = [[*_shown(row), *_shown_measured(row.measured)] for row in table.rows]
+    grid = tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
     notes = [f"- {row.backbone}, {row.method}: {row.note}" for row in table.rows if row.note]
     return "\n\n".join(filter(None, [f"# {table.title}", table.caption, grid, "\n".join(notes)])) + "\n"
 
@@ -361,7 +446,7 @@ _HEADERS = (
     *("Backbone", "Method", "Parameters", "MiB", "More, %", "reported: MiB", "more, %"),
     *("MACs", "Operations", "More, %", "reported: more, %", "MACs at inference", "Operations", "More, %"),
 )
-_ALIGNMENT = ("left", "left", *["right"] * (len(_HEADERS) - 2))
+_MEASURED_HEADERS = ("Time of a step, ratio", "Memory", "Time of inference, ratio", "Memory")
 
 
 def _shown(row: Overhead) -> list[str]:
@@ -373,6 +458,16 @@ def _shown(row: Overhead) -> list[str]:
         row.reported_compute_overhead_pct or "",
         *(f"{row.inference_macs:,}", f"{row.inference_operations:,}", f"{row.inference_overhead_pct:.4f}"),
     ]
+
+
+def _shown_measured(found: Measured | None) -> list[str]:
+    if found is None:
+        return []
+    ratio = "{0:.3f} ({1:.3f} to {2:.3f})".format
+    train = (found.train_time_ratio, found.train_time_ratio_min, found.train_time_ratio_max)
+    inference = (found.inference_time_ratio, found.inference_time_ratio_min, found.inference_time_ratio_max)
+    memory = [f"{each:.3f}" for each in (found.train_memory_ratio, found.inference_memory_ratio)]
+    return [ratio(*train), memory[0], ratio(*inference), memory[1]]
 
 
 FORMATS: Mapping[str, Callable[[Overheads], str]] = {"md": markdown, "csv": csv_text, "json": json_text}
