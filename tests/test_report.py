@@ -13,6 +13,7 @@ from wsolbench import documents, report
 from wsolbench.errors import InputError
 from wsolbench.protocols import METRICS
 from wsolbench.report import Cell, Report, Row, Table
+from wsolbench.store import COUNTED
 
 TABLE1 = Path(__file__).parents[1] / "reports" / "table1.yaml"
 STAGES = ["early", "middle", "late"]
@@ -446,8 +447,8 @@ def test_both_forms_carry_the_same_numbers() -> None:
 
 
 def test_all_problems_of_a_file_are_told_with_their_lines() -> None:
-    metrics = ", ".join(map(repr, METRICS[:-1])) + f" or {METRICS[-1]!r}"
-    keys = "title, labels, columns, blocks, per, caption, marks, where, sweep, note"
+    metrics = ", ".join(map(repr, (*METRICS, *COUNTED[:-1]))) + f" or {COUNTED[-1]!r}"
+    keys = "title, labels, columns, blocks, per, caption, below, beside, marks, where, sweep, note"
     text = SMALL.replace("{header: Loc, metric: top1_loc", "{header: Loc, metric: top1").replace("note:", "notes:")
     text = (
         text.replace("labels: [0]", "labels: [[0]]").replace("name: without", "name: 3").replace("bold: b", "bolt: b")
@@ -481,6 +482,146 @@ def test_a_mistake_in_a_file_is_told_with_its_line(old: str, new: str, problem: 
 
 def test_a_file_that_is_no_mapping_is_refused() -> None:
     assert problems("- 1\n") == ["reports/small.yaml:1: the file must be a mapping, not [1]"]
+
+
+# Blocks and columns for the values of a field
+
+
+GRID = (
+    SMALL.replace("per: [dataset]", "per: [protocol]\nbelow: net\nbeside: dataset")
+    .replace("  - {header: Coverage, metric: body_coverage, optional: true}\n", "")
+    .replace("caption: [dataset, epochs]", "caption: [dataset, net, epochs]")
+)
+
+
+def grid() -> list[dict[str, Any]]:
+    """Every row of the small table: birds on two networks, flowers on one."""
+    return [
+        {**r, "protocol": "p", "net": net, "dataset": dataset, "top1_loc": r["top1_loc"] + shift}
+        for net, dataset, shift in (("wide", "birds", 0), ("deep", "birds", 10), ("deep", "flowers", -20))
+        for r in full()
+    ]
+
+
+GOLDEN_GRID = """\
+# Masks
+
+## protocol p
+
+Epochs 30, protocol p. In %, mean ± SD (ddof 1) over 3 seeds. Marked: **best localization**, *best classification*.
+
+|   Net |   Rate |       birds: Loc |    birds: Clas |     flowers: Loc |   flowers: Clas |
+|------:|-------:|-----------------:|---------------:|-----------------:|----------------:|
+|  deep |     75 | **60.00 ± 2.00** |   61.00 ± 1.00 | **30.00 ± 2.00** |    61.00 ± 1.00 |
+|  deep |      0 |     41.00 ± 1.73 | *70.00 ± 0.00* |     11.00 ± 1.73 |  *70.00 ± 0.00* |
+|       |        |                  |                |                  |                 |
+|  deep |    N/A |     50.00 ± 0.00 | *70.00 ± 1.00* |     20.00 ± 0.00 |  *70.00 ± 1.00* |
+|       |        |                  |                |                  |                 |
+|  wide |     75 | **50.00 ± 2.00** |   61.00 ± 1.00 |                — |               — |
+|  wide |      0 |     31.00 ± 1.73 | *70.00 ± 0.00* |                — |               — |
+|       |        |                  |                |                  |                 |
+|  wide |    N/A |     40.00 ± 0.00 | *70.00 ± 1.00* |                — |               — |
+
+N/A: no layer.
+"""
+
+
+def test_a_table_with_blocks_for_one_field_and_columns_for_another() -> None:
+    assert report.markdown(built(grid(), GRID)) == GOLDEN_GRID
+
+
+def test_one_value_of_the_field_beside_needs_no_headers_of_its_own() -> None:
+    shown = only([r for r in grid() if r["dataset"] == "birds"], GRID)
+
+    assert (*shown.labels, *shown.headers) == ("Net", "Rate", "Loc", "Clas")
+    assert shown.name == "dataset birds, protocol p"
+    assert shown.caption.startswith("Dataset birds, epochs 30, protocol p. In %")
+
+
+def test_what_a_part_lacks_is_named_with_its_block_and_its_columns() -> None:
+    records = [r for r in grid() if (r["net"], r["dataset"], r.get("rate")) != ("deep", "flowers", 0.75)]
+
+    shown = only(records, GRID)
+
+    assert lacks(shown) == [("flowers: Net deep, Rate 75", "no trial (seeds 0, 1, 2)")]
+    assert shown.commands == ("make sweep-masks DATASET=flowers ARGS='net=deep protocol=p'",)
+
+
+def test_parts_that_differ_in_another_setting_too_are_tables_apart() -> None:
+    quick = [{**r, "epochs": 2} for r in grid() if (r["net"], r["dataset"]) == ("wide", "birds")]
+
+    found = built([*grid(), *quick], GRID).tables
+
+    assert [(one.name, len(one.blocks)) for one in found] == [
+        ("net deep, protocol p", 2),
+        ("dataset birds, net wide, protocol p, epochs 2", 2),
+        ("dataset birds, net wide, protocol p, epochs 30", 2),
+    ]
+
+
+# What is counted
+
+
+COUNTING = SMALL.replace("columns:\n", "columns:\n  - {header: MiB, metric: params_mib, optional: true}\n")
+
+
+def test_what_is_counted_has_no_spread() -> None:
+    cell = rows(only([{**r, "params_mib": 12.5} for r in full()], COUNTING))[0].cells[0]
+
+    assert (cell.mean, cell.sd, cell.n) == (12.5, None, 3)
+
+
+def test_what_is_counted_sets_no_tables_apart() -> None:
+    records = [{**r, "params_mib": 12.5 + r["seed"]} for r in full()]
+
+    assert len(built(records, COUNTING).tables) == 1
+
+
+# Stages
+
+
+CUMULATIVE = """\
+title: Placement
+per: [net]
+caption: []
+labels: [Placement]
+columns: [{header: Loc, metric: top1_loc}]
+blocks:
+  - name: cumulative
+    rows:
+      - {labels: ["stages[-1]"], where: {points: "stages[-1:]"}}
+      - {labels: ["+ stages[-2]"], where: {points: "stages[-2:]"}}
+      - {labels: ["+ stages[-3]"], where: {points: "stages[-3:]"}}
+      - {labels: ["+ stages[-4]"], where: {points: "stages[-4:]"}}
+"""
+
+
+def placed(stages: list[str], count: int, loc: float) -> dict[str, Any]:
+    points = {"net": "n", "stages": stages, "points": stages[-count:], "seed": 0, "id": f"{count}"}
+    return {**points, "top1_loc": loc}
+
+
+def test_a_row_of_more_stages_than_there_are_is_left_out_and_labels_name_the_stages() -> None:
+    shown = only([placed(STAGES, count, count) for count in (1, 2, 3)], CUMULATIVE)
+
+    assert [(row.labels, row.cells[0].mean) for row in rows(shown)] == [
+        (("late",), 1),
+        (("+ middle",), 2),
+        (("+ early",), 3),
+    ]
+    assert shown.missing == ()
+
+
+def test_a_row_of_all_stages_is_missing_once() -> None:
+    shown = only([placed(STAGES, 1, 50)], CUMULATIVE)
+
+    assert [row for row, _ in lacks(shown)] == ["Placement + middle", "Placement + early"]
+
+
+def test_a_label_with_a_stage_that_is_not_there_stays_as_it_is() -> None:
+    shown = only([placed(STAGES, 3, 50)], CUMULATIVE.replace("+ stages[-3]", "+ stages[-9]"))
+
+    assert rows(shown)[2].labels == ("+ stages[-9]",)
 
 
 PAPER = [  # drop mask %, importance map %, GT-known Loc, Top-1 Clas, Top-1 Loc (Choe & Shim, CVPR 2019, Table 1)

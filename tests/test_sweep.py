@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from wsolbench import recipe, shipped, sweep
 from wsolbench.errors import InputError
+from wsolbench.plugins import frozen
 from wsolbench.sweep import Sweep
 
 BASE = "base: {dataset: shapes, backbone: tiny, method: adl}\n"
@@ -111,11 +112,17 @@ def test_sweep_has_as_many_trials_as_its_axes_say(
 # The files that come with it
 
 
+SIZES = {"drop-rate": 24, "gamma": 18, "placement": 12, "methods": 18, "backbone": 10, "table3": 24}
+
+
 @pytest.mark.parametrize("name", shipped.names("sweeps"))
-def test_shipped_sweep_has_trials_and_a_comment(name: str) -> None:
+def test_shipped_sweep_has_its_trials_a_table_and_a_comment(name: str) -> None:
     path = shipped.find("sweeps", name)
 
-    assert sweep.read(path, {"weights": "none"}).trials
+    found = sweep.read(path, {})
+
+    assert len(found.trials) == len({trial.id for trial in found.trials}) == SIZES[name]
+    assert found.report in shipped.names("reports")
     assert path.read_text(encoding="utf-8").startswith("# ")
 
 
@@ -130,13 +137,42 @@ def test_drop_rate_sweep_is_table_1_with_three_seeds() -> None:
     assert {(o["points"], o["gamma"]) for o in adl} == {(STAGES, 0.8)}
 
 
-def test_drop_rate_sweep_runs_on_other_data_by_overrides() -> None:
+@pytest.mark.parametrize(
+    ("backbone", "placements"),
+    [
+        ("vgg16", ["conv5_3", "pool4 conv5_3", "pool3 pool4 conv5_3", "pool2 pool3 pool4 conv5_3"]),
+        ("inception_v3", ["Mixed_6e", "Mixed_5d Mixed_6e", "Conv2d_4a Mixed_5d Mixed_6e"]),
+        ("tiny", ["conv4", "pool2 conv4"]),
+    ],
+)
+def test_placement_sweep_is_table_2_on_the_stages_of_any_backbone(backbone: str, placements: list[str]) -> None:
+    trials = sweep.read(shipped.find("sweeps", "placement"), {"backbone": backbone}, seeds=[0]).trials
+
+    stages = recipe.blueprint(backbone, {}).stages
+    assert [" ".join(t.method_options.get("points", ["N/A"])) for t in trials] == [*placements, " ".join(stages), "N/A"]
+    assert {(t.method_options["gamma"], t.method_options["drop_rate"]) for t in trials[:-1]} == {(0.8, 0.75)}
+
+
+def test_table_3_sweep_is_all_methods_on_the_papers_backbones() -> None:
+    trials = sweep.read(shipped.find("sweeps", "table3"), {}).trials
+
+    found = {
+        backbone: {t.method for t in trials if t.backbone == backbone} for backbone in {t.backbone for t in trials}
+    }
+    methods = {"cam", "has", "acol", "spg", "adl", "cutmix"}
+    assert found == dict.fromkeys(("vgg16", "mobilenet_v1", "resnet50_se", "inception_v3"), methods)
+
+
+@pytest.mark.parametrize("name", shipped.names("sweeps"))
+def test_shipped_sweep_runs_on_other_data_by_overrides(name: str) -> None:
     overrides = {"dataset": "cub", "backbone": "mobilenet_v1", "weights": "imagenet"}
 
-    trials = sweep.read(shipped.find("sweeps", "drop-rate"), overrides).trials
+    trials = sweep.read(shipped.find("sweeps", name), overrides).trials
 
     assert {(t.dataset, t.backbone, t.weights) for t in trials} == {("cub", "mobilenet_v1", "imagenet")}
-    assert {t.epochs for t in trials} == {recipe.recommended("cub", "mobilenet_v1", "adl")["epochs"]}
+    for setting in ("epochs", "image_size", "batch_size", "lr_steps"):
+        recommended = recipe.recommended("cub", "mobilenet_v1", "adl")[setting]
+        assert {getattr(t, setting) for t in trials} == {frozen(recommended)}
 
 
 # Overrides

@@ -18,7 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from wsolbench import backbones, checkpoint, datasets, evaluation, extract, loop, methods, plugins, protocols, weights
+from wsolbench import (
+    backbones,
+    checkpoint,
+    datasets,
+    evaluation,
+    extract,
+    loop,
+    methods,
+    overhead,
+    plugins,
+    protocols,
+    weights,
+)
 from wsolbench.batches import Batch, Pixels, stream, test_batches, training_batches
 from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
 from wsolbench.errors import InputError
@@ -27,7 +39,7 @@ from wsolbench.geometry import Geometry, larger
 from wsolbench.method import Method, Net, build
 from wsolbench.place import Place
 from wsolbench.protocols import Protocol
-from wsolbench.store import Attempt, Store
+from wsolbench.store import COUNTED, Attempt, Store
 from wsolbench.trial import Trial
 from wsolbench.truth import Truth, of_network
 
@@ -158,6 +170,7 @@ class _Run:
         device = settle(self.trial, self.place)
         images = splits(self.trial, self.place)
         _refuse_unheld(self.place, images)
+        counted = _counted(self.trial, len(images.test.classes))
         net, loaded = network(self.trial, self.place, images.test)
         net.to(device).to(memory_format=torch.channels_last)
         groups = parameter_groups(self.trial, net)
@@ -179,6 +192,7 @@ class _Run:
             "weights": None if loaded is None else asdict(loaded),
             "normalisation": net.backbone.normalisation,
             "parameter_groups": groups,
+            "overhead": counted,
             "weights_digest": checkpoint.digest(net),
             "epochs": epochs,
             "cost": _cost(sum(row["seconds"] for row in epochs), time.monotonic() - trained, device),
@@ -396,6 +410,22 @@ def commit() -> str | None:
 def _git(*words: str) -> str:
     command = ["git", "-C", str(Path(__file__).parent), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  our own words
+
+
+def _counted(trial: Trial, num_classes: int) -> dict[str, float]:
+    """What the network costs over plain CAM; empty for a method that looks at values, of which nothing is counted."""
+    line = overhead.Line(
+        labels=(trial.backbone, trial.method),
+        backbone=trial.backbone,
+        method=trial.method,
+        backbone_options=dict(trial.backbone_options),
+        method_options=dict(trial.method_options),
+    )
+    try:
+        found = overhead.overhead(line, num_classes, trial.image_size)
+    except RuntimeError:
+        return {}
+    return {name: getattr(found, name) for name in COUNTED}
 
 
 def _cost(train_seconds: float, test_seconds: float, device: torch.device) -> dict[str, float]:

@@ -4,8 +4,10 @@ import math
 import re
 import shlex
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,16 +18,19 @@ from wsolbench import documents
 from wsolbench.documents import Document, Keys
 from wsolbench.errors import InputError, nearest
 from wsolbench.protocols import METRICS, Metric
+from wsolbench.store import COUNTED, Counted
 from wsolbench.trial import expand_stages
 
 Mark = Literal["bold", "italic"]
 Record = Mapping[str, Any]
-"""One finished trial: its fields and options side by side, `id`, `protocol`, `stages`, and metrics in percent."""
+"""One finished trial: its fields and options side by side, `id`, `protocol`, `stages`, what is counted, and metrics."""
 
-_NO_SETTINGS = {*METRICS, "seed", "id", "stages"}
+_NO_SETTINGS = {*METRICS, *COUNTED, "seed", "id", "stages"}
 _VARIABLES = {"dataset": "DATASET", "backbone": "BACKBONE", "weights": "WEIGHTS"}  # of the Makefile
 _DASH = "\N{EM DASH}"
 _NOT_GIVEN = "not given"
+_Place = tuple[int, int]
+"""Number of a block and of a row in it."""
 
 
 def shown(value: Any) -> str:
@@ -50,10 +55,10 @@ _FILE = ConfigDict(extra="forbid")
 
 @checked(frozen=True, config=_FILE)
 class Column:
-    """A metric under its header."""
+    """A metric, or what is counted of the network, under its header."""
 
     header: StrictStr
-    metric: Metric
+    metric: Literal[Metric, Counted]
     mark: Mark | None = None  # of the best value of the column
     optional: StrictBool = False  # shown only when some record has the metric
 
@@ -62,7 +67,7 @@ class Column:
 class Line:
     """A row: its label in each label column, and the trials that it takes."""
 
-    labels: tuple[_Label, ...]
+    labels: tuple[_Label, ...]  # `stages[-2]` in one is the name of that stage of the backbone
     where: _Where = field(default_factory=dict)
     sweep: StrictStr | None = None  # the sweep that runs its trials
 
@@ -87,10 +92,22 @@ class TableFile:
     blocks: tuple[Block, ...]
     per: tuple[StrictStr, ...]  # fields that never share a table
     caption: tuple[StrictStr, ...]  # fields that the caption tells
+    below: StrictStr | None = None  # the field whose values have blocks of their own
+    beside: StrictStr | None = None  # the field whose values have columns of their own
     marks: dict[Mark, StrictStr] = field(default_factory=dict)  # what each mark means
     where: _Where = field(default_factory=dict)
     sweep: StrictStr | None = None
     note: StrictStr | None = None
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """Of the label columns."""
+        return (_words(self.below).capitalize(), *self.labels) if self.below else self.labels
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """The fields that set tables, or parts of one table, apart."""
+        return tuple(name for name in (self.beside, self.below, *self.per) if name)
 
     def lines(self) -> list[list[Line]]:
         """The rows of each block, with all that holds for them; the particular wins over the general."""
@@ -272,7 +289,8 @@ def report(table: TableFile, records: Sequence[Record], filters: Mapping[str, An
     cells = [[record for record in chosen if _fits(record, line.where)] for line in lines]
     if not any(cells):
         return _nothing(table, lines, filters, store)
-    return Report(table.title, tuple(_table(table, part, filters) for part in _parts(table, _Part({}, cells))))
+    sheets = _sheets(table, _parts(table, _Part({}, cells)))
+    return Report(table.title, tuple(_table(table, sheet, filters) for sheet in sheets))
 
 
 def _check_filters(filters: Mapping[str, Any], records: Sequence[Record]) -> None:
@@ -308,15 +326,29 @@ def _nothing(table: TableFile, lines: Iterable[Line], filters: Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Part:
-    """The records of each row that belong in one table, and the values that set it apart from the others."""
+    """The records of each row that belong together, and the values that set them apart from the others."""
 
     fixed: Mapping[str, str]
     cells: Sequence[Sequence[Record]]
 
+    @property
+    def records(self) -> list[Record]:
+        return [record for cell in self.cells for record in cell]
+
+    @property
+    def stages(self) -> Sequence[str]:
+        """Those of its backbone; none where records differ or do not say."""
+        found = {tuple(record.get("stages", ())) for record in self.records}
+        return found.pop() if len(found) == 1 else ()
+
+    def at(self, name: str | None) -> str:
+        """The value of a field that sets parts apart."""
+        return self.fixed.get(name, "") if name else ""
+
 
 def _parts(table: TableFile, part: _Part) -> list[_Part]:
     """The part itself if the records of each row agree on all but the seed, else its parts by a field that differs."""
-    present = [name for name in table.per if any(name in record for cell in part.cells for record in cell)]
+    present = [name for name in table.apart if any(name in record for cell in part.cells for record in cell)]
     apart = [name for name in (*present, *_varying(table, part.cells)) if name not in part.fixed]
     if not apart:
         return [part]
@@ -357,21 +389,93 @@ def _natural(text: str) -> tuple[bool, float, str]:
         return True, 0.0, text
 
 
-def _table(table: TableFile, part: _Part, filters: Mapping[str, Any]) -> Table:
-    """The one table of a part."""
-    lines = [line for block in table.lines() for line in block]
-    columns = [
-        c
-        for c in table.columns
-        if not c.optional or any(_metric(r, c) is not None for cell in part.cells for r in cell)
-    ]
-    rows = [_row(line, _by_seed(cell), columns) for line, cell in zip(lines, part.cells, strict=True)]
-    blocks = _blocks(_marked(rows, columns), table)
-    caption = _sentences(_settings(table, part), f"in %, {_spread(rows)}")
-    name = ", ".join(f"{_words(name)} {value}" for name, value in part.fixed.items())
-    notes = (*_repeats(table, lines, part.cells), *([table.note] if table.note else []))
-    missing = _missing(table, part, rows, columns, filters)
-    return Table(name, caption, table.labels, tuple(c.header for c in columns), blocks, table.marks, notes, missing)
+def _sheets(table: TableFile, parts: Iterable[_Part]) -> list[list[_Part]]:
+    """The parts of each table: those that differ in nothing but what stands below or beside."""
+    found: dict[tuple[tuple[str, str], ...], list[_Part]] = {}
+    for part in parts:
+        apart = tuple(item for item in part.fixed.items() if item[0] not in {table.below, table.beside})
+        found.setdefault(apart, []).append(part)
+    return list(found.values())
+
+
+def _table(table: TableFile, parts: Sequence[_Part], filters: Mapping[str, Any]) -> Table:
+    """The one table of these parts."""
+    records = [record for part in parts for record in part.records]
+    columns = [c for c in table.columns if not c.optional or any(_metric(r, c) is not None for r in records)]
+    across = _unique(part.at(table.beside) for part in parts)
+    blocks = _blocks(table, parts, across, columns)
+    told = _told(table, parts)
+    notes = _unique(note for part in parts for note in _repeats(table, part))
+    return Table(
+        name=", ".join(f"{_words(name)} {told[name][0]}" for name in parts[0].fixed if name in told),
+        caption=_sentences(_settings(told), f"in %, {_spread(row for block in blocks for row in block)}"),
+        labels=table.headers,
+        headers=tuple(f"{value}: {c.header}" if len(across) > 1 else c.header for value in across for c in columns),
+        blocks=blocks,
+        marks=table.marks,
+        notes=(*notes, *([table.note] if table.note else [])),
+        missing=tuple(dict.fromkeys(item for part in parts for item in _missing(table, part, columns, filters))),
+    )
+
+
+def _blocks(
+    table: TableFile, parts: Sequence[_Part], across: Sequence[str], columns: Sequence[Column]
+) -> tuple[tuple[Row, ...], ...]:
+    """The rows of each block: parts one below the other, and within them side by side."""
+    rows = {(part.at(table.below), part.at(table.beside)): _rows(table, part, columns) for part in parts}
+    blocks: list[tuple[Row, ...]] = []
+    for value in dict.fromkeys(below for below, _ in rows):
+        sides = [rows.get((value, beside), {}) for beside in across]
+        places = sorted({place for side in sides for place in side})
+        for _, group in groupby(places, key=itemgetter(0)):
+            blocks.append(tuple(_joined([side.get(place) for side in sides], len(columns)) for place in group))
+    return tuple(blocks)
+
+
+def _joined(sides: Sequence[Row | None], columns: int) -> Row:
+    """A row of the cells of all sides, empty ones where a side has no such row."""
+    empty = (Cell(None, None, 0, ()),) * columns
+    found = [row for row in sides if row is not None]
+    seeds = sorted({seed for row in found for seed in row.seeds})
+    return Row(found[0].labels, tuple(seeds), tuple(cell for row in sides for cell in (row.cells if row else empty)))
+
+
+def _rows(table: TableFile, part: _Part, columns: Sequence[Column]) -> dict[_Place, Row]:
+    filled = _filled(table, part)
+    rows = [_row(line, _by_seed(cell), columns) for line, cell in filled.values()]
+    return dict(zip(filled, _marked(rows, columns), strict=True))
+
+
+def _filled(table: TableFile, part: _Part) -> dict[_Place, tuple[Line, Sequence[Record]]]:
+    """The rows with their records, in the words of the part's backbone.
+
+    A row that then asks for the same as one above it in its block is left out: of three stages there are no last four.
+    """
+    cells = iter(part.cells)
+    found: dict[_Place, tuple[Line, Sequence[Record]]] = {}
+    for number, block in enumerate(table.lines()):
+        asked = set()
+        for index, (line, cell) in enumerate(zip(block, cells, strict=False)):
+            where = (
+                {name: expand_stages(value, part.stages) for name, value in line.where.items()}
+                if part.stages
+                else line.where
+            )
+            key = tuple(sorted((name, shown(value)) for name, value in where.items()))
+            if key not in asked:
+                labels = [_stage_named(label, part.stages) for label in line.labels]
+                found[number, index] = (
+                    Line((*([part.at(table.below)] if table.below else []), *labels), where, line.sweep),
+                    cell,
+                )
+            asked.add(key)
+    return found
+
+
+def _stage_named(label: str, stages: Sequence[str]) -> str:
+    """The label with the name of a stage in place of `stages[-2]`."""
+    names = {f"stages[{index}]": stages[index] for index in range(-len(stages), len(stages))}
+    return re.sub(r"stages\[-?[0-9]+\]", lambda found: names.get(found[0], found[0]), label)
 
 
 def _by_seed(records: Iterable[Record]) -> dict[int, Record]:
@@ -392,7 +496,7 @@ def _cell(records: Iterable[Record], column: Column) -> Cell:
     mean = math.fsum(value for value, _ in found) / n if n else None
     sd = (
         math.sqrt(math.fsum((value - mean) ** 2 for value, _ in found) / (n - 1))
-        if mean is not None and n > 1
+        if mean is not None and n > 1 and column.metric not in COUNTED
         else None
     )
     return Cell(mean, sd, n, tuple(trial for _, trial in found))
@@ -416,21 +520,23 @@ def _with_mark(cell: Cell, column: Column, best: float | None) -> Cell:
     return Cell(cell.mean, cell.sd, cell.n, cell.ids, column.mark if wins else None)
 
 
-def _blocks(rows: Sequence[Row], table: TableFile) -> tuple[tuple[Row, ...], ...]:
-    left = iter(rows)
-    return tuple(tuple(next(left) for _ in block.rows) for block in table.blocks)
+def _told(table: TableFile, parts: Sequence[_Part]) -> dict[str, list[str]]:
+    """The values of the caption's fields; of fields with headers or labels of their own only where there is one."""
+    told: dict[str, list[str]] = {}
+    for name in _unique([*table.caption, *parts[0].fixed]):
+        found = {value for part in parts for value in _values(part, name)}
+        if found and (len(found) == 1 or name not in {table.below, table.beside}):
+            told[name] = sorted(found, key=_natural)
+    return told
 
 
-def _settings(table: TableFile, part: _Part) -> str:
+def _values(part: _Part, name: str) -> set[str]:
+    return {part.fixed[name]} if name in part.fixed else {shown(r[name]) for r in part.records if name in r}
+
+
+def _settings(told: Mapping[str, Sequence[str]]) -> str:
     """The caption's fields; those in which rows differ, as recipes of methods may, are said to."""
-    names = _unique([*table.caption, *part.fixed])
-    records = [record for cell in part.cells for record in cell]
-    told = {name: sorted({shown(r[name]) for r in records if name in r}, key=_natural) for name in names}
-    return ", ".join(
-        f"{_words(name)} {part.fixed[name] if name in part.fixed else _several(values)}"
-        for name, values in told.items()
-        if values or name in part.fixed
-    )
+    return ", ".join(f"{_words(name)} {_several(values)}" for name, values in told.items())
 
 
 def _several(values: Sequence[str]) -> str:
@@ -465,43 +571,43 @@ def _unique(items: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
 
-def _repeats(table: TableFile, lines: Iterable[Line], cells: Iterable[Sequence[Record]]) -> tuple[str, ...]:
+def _repeats(table: TableFile, part: _Part) -> tuple[str, ...]:
     """A note for each seed of a row that has records of different content, since only one can count."""
     notes = []
-    for line, cell in zip(lines, cells, strict=True):
+    for line, cell in _filled(table, part).values():
         for seed, first in _by_seed(cell).items():
             ids = _unique(str(record["id"]) for record in cell if record["seed"] == seed)
             if any(record != first for record in cell if record["seed"] == seed):
-                notes.append(
-                    f"{_label(table, line)}: seed {seed} has several records ({', '.join(ids)}); {ids[0]} counts"
-                )
+                label = _label(table, part, line)
+                notes.append(f"{label}: seed {seed} has several records ({', '.join(ids)}); {ids[0]} counts")
     return _unique(notes)
 
 
-def _label(table: TableFile, line: Line | Row) -> str:
-    return ", ".join(f"{header} {label}" for header, label in zip(table.labels, line.labels, strict=True))
+def _label(table: TableFile, part: _Part, line: Line) -> str:
+    row = ", ".join(f"{header} {label}" for header, label in zip(table.headers, line.labels, strict=True))
+    return f"{part.at(table.beside)}: {row}" if table.beside else row
 
 
 def _missing(
-    table: TableFile, part: _Part, rows: Sequence[Row], columns: Sequence[Column], filters: Mapping[str, Any]
+    table: TableFile, part: _Part, columns: Sequence[Column], filters: Mapping[str, Any]
 ) -> tuple[Missing, ...]:
     """Rows without a record, rows without a seed that another row has, and seeds without a metric."""
-    every = sorted({seed for row in rows for seed in row.seeds})
-    lines = [line for block in table.lines() for line in block]
+    filled = _filled(table, part).values()
+    every = sorted({seed for _, cell in filled for seed in _by_seed(cell)})
     found = [
-        Missing(_label(table, line), lack, _command(line.sweep, {**filters, **part.fixed}))
-        for line, row, cell in zip(lines, rows, part.cells, strict=True)
-        for lack in (*_lacking_seeds(row, every), *_lacking_metrics(cell, columns))
+        Missing(_label(table, part, line), lack, _command(line.sweep, {**filters, **part.fixed}))
+        for line, cell in filled
+        for lack in (*_lacking_seeds(_by_seed(cell), every), *_lacking_metrics(cell, columns))
     ]
     return tuple(dict.fromkeys(found))  # a row may stand in two blocks
 
 
-def _lacking_seeds(row: Row, every: Sequence[int]) -> list[str]:
-    lacking = [str(seed) for seed in every if seed not in row.seeds]
+def _lacking_seeds(there: Collection[int], every: Sequence[int]) -> list[str]:
+    lacking = [str(seed) for seed in every if seed not in there]
     if not lacking:
         return []
     seeds = f"seed{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}"
-    return [seeds if row.seeds else f"no trial ({seeds})"]
+    return [seeds if there else f"no trial ({seeds})"]
 
 
 def _lacking_metrics(cell: Iterable[Record], columns: Iterable[Column]) -> list[str]:

@@ -12,13 +12,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from wsolbench import files
 from wsolbench.errors import InputError
 from wsolbench.trial import Trial, canonical, flat
 
 State = Literal["done", "running", "failed", "interrupted", "broken", "new"]
+Counted = Literal["params_mib", "param_overhead_pct", "compute_overhead_pct"]
+"""What a record says of its network, beside what protocols say of its score maps; `overhead.Overhead` defines each."""
+
+COUNTED: tuple[str, ...] = get_args(Counted)
 SCHEMA = 1
 SILENT_AFTER = 600.0
 """Seconds without a sign of life after which an attempt on another host no longer counts as running."""
@@ -205,7 +209,7 @@ class Store:
 
 
 def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dict[str, Any]]:
-    """Records side by side: a trial's fields and options, its stages, and its metrics under one protocol.
+    """Records side by side: a trial's fields and options, its stages, what is counted, its metrics under one protocol.
 
     Args:
         records: of `Store.records`.
@@ -216,7 +220,7 @@ def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dic
         name = protocol or record["protocol"]
         if name in record["results"]:
             facts = {"id": record["id"], "stages": record["stages"], "protocol": name}
-            found.append({**flat(record["trial"]), **facts, **record["results"][name]})
+            found.append({**flat(record["trial"]), **facts, **record.get("overhead", {}), **record["results"][name]})
     return found
 
 
