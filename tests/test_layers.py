@@ -22,6 +22,8 @@ LAYERS = [
     "loop overhead measure evaluation score",
     "job",
     "launch sweep report verify catalogue inspection",
+    "console",
+    "commands commands.*",
     "cli __main__",
 ]
 """Modules of wsolbench by layer, the lowest first; a module imports from lower layers and from its own."""

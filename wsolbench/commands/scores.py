@@ -1,0 +1,62 @@
+"""`score`: anybody's score maps against a data set's boxes and masks."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from wsolbench import protocols, words
+from wsolbench.console import Json, app, print_metrics
+from wsolbench.errors import InputError
+
+
+@app.command()
+def score(
+    folder: Annotated[
+        Path | None, typer.Argument(help="of .npy or .npz files named like the images, or an .npz of all")
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="the data set the maps belong to")] = "",
+    pairs: Annotated[
+        list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE", help="of the data set")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
+    split: Annotated[Literal["train", "held_out", "test"], typer.Option(help="which images")] = "test",
+    protocol: Annotated[str, typer.Option(help="how a score map becomes a box, and a box a hit")] = protocols.UNHELD,
+    space: Annotated[
+        Literal["original", "input"], typer.Option(help="maps have the size of their image, or of a network's input")
+    ] = "original",
+    held_out: Annotated[
+        Path | None, typer.Option(help="maps of the held-out images, if they are not in the same folder")
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="of each class's training images is held out, unless others are")
+    ] = 0.1,
+    baseline: Annotated[Literal["whole", "centre", "random"] | None, typer.Option(help="instead of a folder")] = None,
+    out: Annotated[Path | None, typer.Option(help="also write what is known of each image and class, as .npz")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score anybody's score maps against a data set's boxes and masks; they are never resized."""
+    from wsolbench import datasets, plugins  # noqa: PLC0415  as below
+    from wsolbench import score as scoring  # noqa: PLC0415  imports torch
+
+    if folder is None and baseline is None:
+        raise InputError("name a folder of score maps, or a --baseline")
+    rule = protocols.protocol(protocol)
+    found = plugins.make(datasets, dataset, words.values(pairs or ()))
+    images = found.split(split, data)
+    heading: dict[str, Any] = {"protocol": protocol, "images": len(images)}
+    chosen_on = None
+    if rule.threshold == "held_out":
+        name, chosen_on = scoring.choosing(found, data, share)
+        if name == split:
+            raise InputError(f"{protocol} would choose its threshold on the images of {split}; score another --split")
+        heading |= {"threshold_from": f"{len(chosen_on)} images of {name}"}
+    if baseline is not None:
+        scores = scoring.baseline(baseline, images, 224, rule, chosen_on)
+    else:
+        assert folder is not None  # noqa: S101  checked above
+        maps_of = None if chosen_on is None else (held_out or folder, chosen_on)
+        scores = scoring.score(folder, images, rule, space, maps_of)
+    if out is not None:
+        scoring.save(out, images, scores)
+    print_metrics(heading, scores.metrics, as_json)
