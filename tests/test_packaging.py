@@ -96,7 +96,7 @@ def test_wheel_holds_all_files_of(names: set[str], source: str, pattern: str, ta
 def test_wheel_holds_no_other_folders(names: set[str]) -> None:
     folders = {str(Path(name).parent) for name in names if name.startswith("wsolbench/")}
 
-    inside = ("", "/backbones", "/datasets", "/_methods", "/_sweeps", "/_reports")
+    inside = ("", "/backbones", "/commands", "/datasets", "/_methods", "/_sweeps", "/_reports")
     assert folders == {f"wsolbench{name}" for name in inside}
 
 
