@@ -7,7 +7,7 @@ SETTINGS = $(foreach pair,dataset:DATASET data:DATA backbone:BACKBONE weights:WE
 given = $(if $($(word 2,$(1))),'$(word 1,$(1))=$($(word 2,$(1)))')
 CLUSTERED = $(if $(CLUSTER),--cluster '$(CLUSTER)') $(if $(PARTITION),--partition '$(PARTITION)')
 
-.PHONY: help setup test test-full test-faults lint type status overhead bench
+.PHONY: help setup test test-full test-slurm test-faults lint type status overhead bench
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -43,6 +43,10 @@ test: $(VENV)/.ready-dev ## Run the tests
 
 test-full: $(VENV)/.ready-dev ## Run the conformance suite on the full networks
 	$(BIN)/python -m pytest -q -m full $(ARGS)
+
+test-slurm: $(VENV)/.ready-dev ## Run the tests on a real SLURM, a cluster of three nodes on this machine
+	tests/slurm/cluster check
+	$(BIN)/python -m pytest -q -m slurm -n 4 --dist loadfile $(ARGS)
 
 test-faults: $(VENV)/.ready-dev ## Run the tests that kill what they test
 	$(BIN)/python -m pytest -q -m faults $(ARGS)
