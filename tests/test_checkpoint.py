@@ -1,6 +1,8 @@
 import hashlib
+import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -150,6 +152,61 @@ def test_checkpoint_that_another_attempt_removes_is_passed_over(folder: Path) ->
     weights(folder, 9).symlink_to(folder / "gone")
 
     assert checkpoint.resume(folder, *made()) == 2
+
+
+def test_damaged_checkpoint_is_told_once(folder: Path) -> None:
+    written(folder, 2)
+    damage(weights(folder, 2), cut(0.5))
+    told: list[str] = []
+
+    checkpoint.resume(folder, *made(), told.append)
+
+    assert told == [f"{weights(folder, 2)} is damaged; the checkpoint before it serves"]
+
+
+def test_checkpoint_that_was_never_finished_is_no_damage(folder: Path) -> None:
+    written(folder, 2)
+    weights(folder, 2).with_suffix(".sha256").unlink()
+    told: list[str] = []
+
+    checkpoint.resume(folder, *made(), told.append)
+
+    assert told == []
+
+
+class Payload:
+    """What runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["torch", "pickle", "text"])
+def test_sealed_file_of_another_kind_is_passed_over_and_its_code_does_not_run(folder: Path, kind: str) -> None:
+    written(folder, 1)
+    hostile, ran = weights(folder, 2), folder / "ran"
+    payload = {"net.0.weight": Payload(ran)}
+    if kind == "torch":
+        torch.save(payload, hostile)
+    else:
+        hostile.write_bytes(pickle.dumps(payload) if kind == "pickle" else b"text")
+    hostile.with_suffix(".sha256").write_text(hashlib.sha256(hostile.read_bytes()).hexdigest())
+
+    assert checkpoint.resume(folder, *made()) == 1
+    assert not ran.exists()
+
+
+def test_checkpoint_that_was_never_finished_is_none_of_the_two_kept(folder: Path) -> None:
+    state = written(folder, 2)
+    weights(folder, 3, "0002").touch()
+
+    checkpoint.write(folder, 3, "0003", *state)
+
+    kept = [weights(folder, 2), weights(folder, 3, "0003")]
+    assert sorted(folder.glob("*.safetensors")) == kept
 
 
 def test_training_starts_anew_where_all_are_damaged(folder: Path) -> None:

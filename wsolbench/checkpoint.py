@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import SGD
@@ -17,42 +18,47 @@ _NAME = re.compile(r"epoch_(\d+)\.attempt_(\d+)\.safetensors")
 
 
 def write(folder: Path, epoch: int, attempt: str, net: nn.Module, sgd: SGD) -> None:
-    """Save the state after `epoch` epochs, and keep only the last two of this trial.
-
-    The digest is written after the weights: a checkpoint without one was not finished.
-    """
+    """Save the state after `epoch` epochs, and keep only the last two of this trial."""
     folder.mkdir(exist_ok=True)
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     tensors |= {f"momentum.{name}": value for name, value in _momentum(net, sgd).items()}
-    content = _packed(tensors)
     path = folder / f"epoch_{epoch:04d}.attempt_{attempt}.safetensors"
-    files.write(path, content)
-    files.write(_seal(path), hashlib.sha256(content).hexdigest().encode())
-    for old in _found(folder)[KEPT:]:
+    files.write_sealed(path, _packed(tensors))
+    for old in surplus(folder):
         old.unlink(missing_ok=True)
-        _seal(old).unlink(missing_ok=True)
+        files.seal(old).unlink(missing_ok=True)
 
 
-def resume(folder: Path, net: nn.Module, sgd: SGD) -> int:
-    """Load the newest whole checkpoint; returns the number of epochs it has seen, 0 if there is none."""
+def surplus(folder: Path) -> list[Path]:
+    """Checkpoints that no attempt will need: all but the last two that were finished, and those begun after them."""
+    finished = [path for path in _found(folder) if files.seal(path).exists()][:KEPT]
+    return [path for path in _found(folder) if finished and _place(path) < _place(finished[0]) and path not in finished]
+
+
+def resume(folder: Path, net: nn.Module, sgd: SGD, warn: Callable[[str], None] = lambda _: None) -> int:
+    """Load the newest whole checkpoint; returns the number of epochs it has seen, 0 if there is none.
+
+    A damaged one is passed over, and `warn` is told so. Only tensors are read, never code.
+    """
     for path in _found(folder):
-        content = _whole(path)
-        if content is None:
-            continue  # torn, or damaged since: the one before it serves
-        tensors = load(content)
+        tensors = _tensors(path)
+        if tensors is None:
+            if files.seal(path).exists():  # else it was never finished, which is no damage
+                warn(f"{path} is damaged; the checkpoint before it serves")
+            continue
         net.load_state_dict({name.removeprefix("net."): v for name, v in tensors.items() if name.startswith("net.")})
         _set_momentum(net, sgd, tensors)
         return _place(path)[0]
     return 0
 
 
-def _whole(path: Path) -> bytes | None:
-    """The content of a checkpoint; None where it is not what was written, or another attempt has removed it."""
+def _tensors(path: Path) -> dict[str, Tensor] | None:
+    """What a checkpoint holds; None where it is not what was written, or another attempt has removed it."""
     try:
-        content, seal = path.read_bytes(), _seal(path).read_bytes()
-    except FileNotFoundError:
+        content = files.sealed(path)
+        return None if content is None else load(content)
+    except (files.UnreadableError, SafetensorError, ValueError, KeyError):  # the last: another kind, a seal that fits
         return None
-    return content if seal == hashlib.sha256(content).hexdigest().encode() else None
 
 
 def digest(net: nn.Module) -> str:
@@ -88,7 +94,3 @@ def _place(path: Path) -> tuple[int, int]:
     match = _NAME.fullmatch(path.name)
     assert match is not None  # noqa: S101  of `_found`
     return int(match[1]), int(match[2])
-
-
-def _seal(path: Path) -> Path:
-    return path.with_suffix(".sha256")
