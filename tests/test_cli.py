@@ -468,7 +468,7 @@ def test_status_counts_the_epochs_of_all_attempts(wsolbench: Command, cub: Path,
 
     (line,) = json.loads(wsolbench("status", "--json").out)
 
-    assert (line["state"], line["epoch"]) == ("interrupted", 1)
+    assert (line["state"], line["epoch"]) == ("lost", 1)
 
 
 def test_status_of_results_that_are_a_file_is_nothing(wsolbench: Command, tmp_path: Path) -> None:

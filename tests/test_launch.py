@@ -321,7 +321,7 @@ def test_killed_job_is_told_and_the_others_run(place: Place) -> None:
     thread.join()
 
     assert swept.progress.ended == {long: "its process was killed", short: "done"}
-    assert kept.state(long.id) == "interrupted"
+    assert kept.state(long.id) == "lost"
 
 
 @pytest.mark.faults

@@ -16,7 +16,7 @@ ADAPTERS = ROOT / "methods"
 
 LAYERS = [
     "errors plugins documents extract trial files place shipped _compiled _segments _scores",
-    "backbone dataset metrics store boxes geometry scoremaps protocols words annotations checkpoint",
+    "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint",
     "method weights batches trace truth backbones backbones.* datasets datasets.*",
     "methods recipe",
     "loop overhead measure evaluation score",
@@ -31,7 +31,7 @@ LAYERS = [
 INTERFACE = {"method", "backbone", "scoremaps", "plugins", "errors"}
 """What a file of methods/ may import from wsolbench."""
 
-WITHOUT_TORCH = ["errors", "plugins", "documents", "extract", "trial", "store", "report", "cli"]
+WITHOUT_TORCH = ["errors", "plugins", "documents", "extract", "trial", "attempts", "store", "report", "cli"]
 """Modules that must not cost the seconds that importing torch takes."""
 
 LONGEST = 50

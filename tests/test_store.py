@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_trial import SPEC
-from wsolbench import store, trial
+from wsolbench import attempts, store, trial
+from wsolbench.attempts import Attempt, State
 from wsolbench.errors import InputError
-from wsolbench.store import Attempt, BrokenRecordError, State, Store
+from wsolbench.store import BrokenRecordError, Store
 
 TRIAL = trial.from_spec(SPEC)
 OTHER = trial.from_spec({**SPEC, "seed": 1})
@@ -319,7 +320,7 @@ def alive_elsewhere(kept: Store) -> None:
 def silent_elsewhere(kept: Store) -> None:
     attempt = begun(kept)
     rewrite(attempt, host=AWAY)
-    long_ago = time.time() - store.SILENT_AFTER - 60
+    long_ago = time.time() - attempts.SILENT_AFTER - 60
     os.utime(attempt.folder / "heartbeat", (long_ago, long_ago))
 
 
@@ -350,12 +351,14 @@ def started_again(kept: Store) -> None:
     [
         (fresh, "new"),
         (alive, "running"),
-        (killed, "interrupted"),
-        (number_reused, "interrupted"),
-        (killed_before_it_said_who, "interrupted"),
+        (killed, "lost"),
+        (number_reused, "lost"),
+        (killed_before_it_said_who, "lost"),
         (alive_elsewhere, "running"),
-        (silent_elsewhere, "interrupted"),
+        (silent_elsewhere, "lost"),
         (ended("interrupted"), "interrupted"),
+        (ended("preempted"), "preempted"),
+        (ended("superseded"), "new"),
         (ended("failed"), "failed"),
         (ended("diverged"), "failed"),
         (ended("oom"), "failed"),
@@ -376,13 +379,13 @@ def test_process_that_is_not_waited_for_is_gone(kept: Store) -> None:
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     rewrite(begun(kept), pid=child.pid)
 
-    assert kept.state(TRIAL.id) == "interrupted"
+    assert kept.state(TRIAL.id) == "lost"
     child.wait()
 
 
 @pytest.mark.parametrize("pid", [os.getpid(), DEAD])
 def test_processes_are_told_apart_without_proc_too(pid: int) -> None:
-    assert (store._listed_start(pid) is None) == (store._process_start(pid) is None)
+    assert (attempts._listed_start(pid) is None) == (attempts._process_start(pid) is None)
 
 
 # Setting aside

@@ -2,16 +2,18 @@
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 STEPS = ("open", "write", "fsync", "link", "rename", "sync", "append", "mkdir")
 """Of putting a file where it belongs; a writer may die after each of them."""
@@ -95,6 +97,19 @@ def in_order(folder: Path) -> list[Path]:
     """What `numbered` made in `folder`, the oldest first; nothing else that lies there."""
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted((path for path in found if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
+def text(data: Mapping[str, Any]) -> bytes:
+    """Plain data as the JSON text of a file that people read too."""
+    return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+
+
+def plain(path: Path) -> dict[str, Any]:
+    """What a JSON file says; empty if there is none, or none that is whole."""
+    try:
+        return json.loads(read(path) or b"")
+    except ValueError:
+        return {}
 
 
 def sha256(path: Path) -> str:

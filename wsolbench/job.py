@@ -31,6 +31,7 @@ from wsolbench import (
     protocols,
     weights,
 )
+from wsolbench.attempts import Attempt
 from wsolbench.batches import Batch, Pixels, stream, test_batches, training_batches
 from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
 from wsolbench.errors import InputError
@@ -39,7 +40,7 @@ from wsolbench.geometry import Geometry, larger
 from wsolbench.method import Method, Net, build
 from wsolbench.place import Place
 from wsolbench.protocols import Protocol
-from wsolbench.store import COUNTED, Attempt, Store
+from wsolbench.store import COUNTED, Store
 from wsolbench.trial import Trial
 from wsolbench.truth import Truth, of_network
 
