@@ -101,6 +101,12 @@ def running_here(process: Mapping[str, Any]) -> bool:
     return _process_start(process["pid"]) == process["process_start"]
 
 
+def cluster_job() -> str | None:
+    """The SLURM job that this process belongs to, named as squeue does: `12` or `12_3`; None outside one."""
+    array, element = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
+    return f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID")
+
+
 def now() -> str:
     """The time in UTC, for people: no two hosts' are compared."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,6 +1,5 @@
 """The life of a trial: build, train, resume, evaluate, record."""
 
-import os
 import platform
 import resource
 import subprocess
@@ -31,7 +30,7 @@ from wsolbench import (
     protocols,
     weights,
 )
-from wsolbench.attempts import Attempt
+from wsolbench.attempts import Attempt, cluster_job
 from wsolbench.batches import Batch, Pixels, stream, test_batches, training_batches
 from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
 from wsolbench.errors import InputError
@@ -71,7 +70,7 @@ def run(trial: Trial, place: Place, say: Say = lambda _: None) -> dict[str, Any]
     if record is None:
         attempt = store.attempt(trial.id)
         with _ending(attempt):
-            attempt.begin({"commit": commit(), "slurm_job": os.environ.get("SLURM_JOB_ID")})
+            attempt.begin({"commit": commit(), "slurm_job": cluster_job()})
             store.put(trial, _Run(trial, place, store, attempt, say).results())
         record = store.record(trial.id)
     elif place.protocol not in {None, *record["results"]}:
