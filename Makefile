@@ -59,6 +59,7 @@ type: $(VENV)/.ready-dev ## Check the types
 
 bench: $(VENV)/.ready-dev ## Measure: ratios, side by side
 	$(BIN)/python benchmarks/adl_step.py
+	$(if $(DATA),$(BIN)/python benchmarks/loader.py --data '$(DATA)')
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/masks.py
 	$(BIN)/python benchmarks/evaluation_pass.py --backbone resnet50

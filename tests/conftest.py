@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from hypothesis import settings
 
 from tests import fake_data
 from wsolbench import backbones, cli, job, plugins, recipe
-from wsolbench.place import Place
+from wsolbench.place import Place, cache_folder
 from wsolbench.trial import Trial
 
 settings.register_profile("same every time", deadline=None, derandomize=True)
@@ -91,6 +92,17 @@ def _one_thread() -> None:
 def cub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of CUB: three classes, four training and four test images each."""
     return fake_data.cub(tmp_path_factory.mktemp("cub"), per_class=8)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of its own for decoded images; what `shapes` has drawn before is taken over."""
+    folder = tmp_path_factory.mktemp("cache")
+    for path in cache_folder().glob("shapes-*.npy"):
+        shutil.copy(path, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WSOLBENCH_CACHE", str(folder))
+        yield
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import io
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from tests.conftest import QUICK
-from wsolbench import batches, datasets, plugins, recipe
-from wsolbench.batches import Batch, Pixels
+from wsolbench import batches, datasets, pixels, plugins, recipe
+from wsolbench._pixels import windows
+from wsolbench.batches import Batch
 from wsolbench.dataset import Split
+from wsolbench.pixels import Pixels
 from wsolbench.trial import Trial
 
 NORMALISATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -36,8 +39,8 @@ def images(*shape: int) -> Tensor:
 
 
 def epoch_of(split: Split, trial: Trial, epoch: int = 0, workers: int = 0) -> list[Batch]:
-    pixels = Pixels(split, 37)
-    return list(batches.training_batches(pixels, trial, epoch, NORMALISATION, workers))
+    whole = Pixels(split, 37)
+    return list(batches.training_batches(whole, trial, epoch, NORMALISATION, workers))
 
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
@@ -101,12 +104,13 @@ def test_what_the_network_draws_is_set_by_seed_epoch_and_step(split: Split, tria
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("room", [0, 1 << 30], ids=["decoded anew", "kept"])
-def test_batches_do_not_depend_on_workers_or_memory(
-    split: Split, trial: Trial, monkeypatch: pytest.MonkeyPatch, workers: int, room: int
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["decoded anew", "kept"])
+def test_batches_do_not_depend_on_workers_or_the_cache(
+    split: Split, trial: Trial, monkeypatch: pytest.MonkeyPatch, workers: int, share: float
 ) -> None:
     expected = epoch_of(split, trial)
-    monkeypatch.setattr(batches, "KEPT_IN_MEMORY", room)
+    monkeypatch.setattr(pixels, "SHARE", share)
+    monkeypatch.setenv("WSOLBENCH_CACHE", f"{os.environ['WSOLBENCH_CACHE']}/{share}")
 
     assert same(epoch_of(split, trial, workers=workers), expected)
 
@@ -123,30 +127,10 @@ def test_another_seed_has_another_order(split: Split, trial: Trial) -> None:
     assert not same(epoch_of(split, trial), epoch_of(split, other))
 
 
-def test_images_are_decoded_once_where_they_are_kept(split: Split) -> None:
-    read: Counter[int] = Counter()
-
-    class Counting:
-        ids, labels, sizes = split.ids, split.labels, split.sizes
-
-        def __len__(self) -> int:
-            return len(self.ids)
-
-        def read(self, index: int) -> np.ndarray:
-            read[index] += 1
-            return split.read(index)
-
-    pixels = Pixels(Counting(), 37)  # type: ignore[arg-type]
-    for _ in range(2):
-        assert [pixels[index] is not None for index in range(len(pixels))]
-
-    assert set(read.values()) == {1}
-
-
 def test_test_batches_are_the_split_in_its_order(split: Split) -> None:
-    pixels = Pixels(split, SIDE)
+    whole = Pixels(split, SIDE)
 
-    found = list(batches.test_batches(pixels, 5, NORMALISATION, 0))
+    found = list(batches.test_batches(whole, 5, NORMALISATION, 0))
 
     assert [name for batch in found for name in batch.names] == list(split.ids)
     assert torch.equal(torch.cat([batch.labels for batch in found]), torch.from_numpy(split.labels))
@@ -154,9 +138,9 @@ def test_test_batches_are_the_split_in_its_order(split: Split) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_test_images_do_not_depend_on_the_batch_size(split: Split, batch_size: int) -> None:
-    pixels = Pixels(split, SIDE)
+    whole = Pixels(split, SIDE)
     whole, parts = (
-        torch.cat([batch.images for batch in batches.test_batches(pixels, size, NORMALISATION, 0)])
+        torch.cat([batch.images for batch in batches.test_batches(whole, size, NORMALISATION, 0)])
         for size in (12, batch_size)
     )
 
@@ -167,18 +151,18 @@ def test_test_images_do_not_depend_on_the_batch_size(split: Split, batch_size: i
 
 
 def test_images_are_resized_as_torchvision_resizes_pil_images(split: Split) -> None:
-    pixels = Pixels(split, SIDE)
+    whole = Pixels(split, SIDE)
 
     for index in range(len(split)):
         picture = reference.resize(Image.fromarray(split.read(index)), [SIDE, SIDE], InterpolationMode.BILINEAR)
-        assert torch.equal(pixels[index], reference.pil_to_tensor(picture))
+        assert np.array_equal(whole[index], np.asarray(picture))
 
 
 def test_image_of_the_right_size_stays_as_it_is() -> None:
     array = images(SIDE, SIDE, 3).numpy()
     split = Split(("a",), np.zeros(1, np.int64), ("x",), lambda _: array, np.array([[SIDE, SIDE]]), (np.zeros((0, 4)),))
 
-    assert torch.equal(Pixels(split, SIDE)[0], torch.from_numpy(array).permute(2, 0, 1))
+    assert np.array_equal(Pixels(split, SIDE)[0], array)
 
 
 def test_normalised_images_are_torchvisions_bit_for_bit() -> None:
@@ -208,51 +192,49 @@ def found_at(window: Tensor, image: Tensor) -> list[tuple[int, int]]:
     return [(y, x) for y, x in places if torch.equal(reference.crop(image, y, x, height, width), window)]
 
 
-def test_crop_is_a_window_of_its_image() -> None:
-    pictures = images(6, 3, 9, 11)
+def squares(*shape: int) -> np.ndarray:
+    return images(*shape).numpy()
+
+
+def test_windows_are_torchvisions_bit_for_bit() -> None:
+    whole, rows = squares(5, 11, 11, 3), np.array([3, 0, 3, 4])
+    corners, mirrored = np.array([[0, 4], [4, 0], [2, 1], [4, 4]]), np.array([True, False, False, True])
+
+    found = windows(whole, rows, corners, mirrored, batches.table_of(NORMALISATION), 7)
+
+    for n, (top, left) in enumerate(corners.tolist()):
+        cropped = reference.crop(Image.fromarray(whole[rows[n]]), top, left, 7, 7)
+        turned = reference.hflip(cropped) if mirrored[n] else cropped
+        expected = reference.normalize(reference.to_tensor(turned), *map(list, NORMALISATION))
+        assert torch.equal(torch.from_numpy(found[n]).permute(2, 0, 1), expected)
+
+
+def test_batches_are_windows_of_their_images(split: Split, trial: Trial) -> None:
+    whole = Pixels(split, 37)
+    for batch in epoch_of(split, trial):
+        for name, image in zip(batch.names, batch.images, strict=True):
+            square = torch.from_numpy(whole[split.ids.index(name)]).permute(2, 0, 1)
+            both = [batches.normalise(side[None], NORMALISATION)[0] for side in (square, square.flip(2))]
+            assert any(found_at(image, side) for side in both)
+
+
+def test_places_are_drawn_alike() -> None:
     torch.manual_seed(0)
 
-    windows = batches.crop(pictures, 7)
+    drawn = Counter(map(tuple, batches.places(3000, 2).tolist()))
 
-    assert windows.shape == (6, 3, 7, 7)
-    assert all(len(found_at(window, image)) == 1 for window, image in zip(windows, pictures, strict=True))
-
-
-def test_crop_draws_every_place_alike() -> None:
-    pictures = images(1, 1, 4, 5).expand(3000, -1, -1, -1)
-    torch.manual_seed(0)
-
-    places = Counter(found_at(window, pictures[0])[0] for window in batches.crop(pictures, 3))
-
-    assert sorted(places) == [(y, x) for y in range(2) for x in range(3)]
-    assert all(abs(count - 500) < 5 * 21 for count in places.values())  # a binomial's deviation is 20.4
+    assert sorted(drawn) == [(y, x) for y in range(3) for x in range(3)]
+    assert all(abs(count - 3000 / 9) < 5 * 17.3 for count in drawn.values())  # a binomial's deviation is 17.2
 
 
-def test_crop_of_the_whole_side_is_the_image() -> None:
-    pictures = images(3, 3, 8, 8)
-
-    assert torch.equal(batches.crop(pictures, 8), pictures)
-
-
-def test_flipped_image_is_torchvisions_mirror_image() -> None:
-    pictures = images(32, 3, 5, 6)
-    torch.manual_seed(0)
-
-    found = batches.flip(pictures)
-
-    same_, mirrored = ((found == other).flatten(1).all(1) for other in (pictures, reference.hflip(pictures)))
-    assert (same_ ^ mirrored).all()
-    assert same_.any()
-    assert mirrored.any()
+def test_without_room_every_place_is_the_corner() -> None:
+    assert batches.places(3, 0).tolist() == [[0, 0]] * 3
 
 
 def test_half_of_the_images_are_flipped() -> None:
-    pictures = torch.tensor([0, 1], dtype=torch.uint8).view(1, 1, 1, 2).expand(10_000, 1, 1, 2)
     torch.manual_seed(0)
 
-    count = int(batches.flip(pictures)[:, 0, 0, 0].sum())
-
-    assert abs(count - 5000) < 5 * 50
+    assert abs(int(batches.flips(10_000).sum()) - 5000) < 5 * 50
 
 
 def test_seeds_of_different_parts_differ() -> None:

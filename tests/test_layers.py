@@ -15,9 +15,9 @@ CORE = ROOT / "wsolbench"
 ADAPTERS = ROOT / "methods"
 
 LAYERS = [
-    "errors plugins documents extract trial files place shipped _compiled _segments _scores",
+    "errors plugins documents extract trial files place shipped _compiled _segments _scores _pixels",
     "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint",
-    "method weights batches trace truth backbones backbones.* datasets datasets.*",
+    "method weights batches pixels trace truth backbones backbones.* datasets datasets.*",
     "methods recipe",
     "loop overhead measure evaluation score",
     "job",

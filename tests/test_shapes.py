@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from wsolbench import place
 from wsolbench.dataset import Split, SplitName
 from wsolbench.datasets import shapes
 from wsolbench.errors import InputError
@@ -202,4 +203,4 @@ def test_cache_folder(variables: dict[str, str], expected: Path, monkeypatch: py
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert shapes.cache_folder() == expected
+    assert place.cache_folder() == expected

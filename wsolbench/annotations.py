@@ -320,6 +320,7 @@ def as_split(listing: Listing, *, subset: bool = True) -> Split:
         sizes=sizes,
         boxes=boxes,
         mask=_mask_reader(listing, sizes),
+        stamp=partial(_stamp, listing.root, tuple(listing.files)),
         notes=(*listing.notes, *notes),
     )
 
@@ -498,6 +499,11 @@ def _misfits(corners: NDArray[np.float64], limits: NDArray[np.float64]) -> int:
 
 def _read_file(root: Path, files: Sequence[str], index: int) -> NDArray[np.uint8]:
     return read_image(root / files[index])
+
+
+def _stamp(root: Path, files: Sequence[str], index: int) -> str:
+    found = (root / files[index]).stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _refuse_masks(listing: Listing) -> None:

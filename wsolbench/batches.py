@@ -1,22 +1,19 @@
-"""Batches of images: resized and kept, cropped, flipped and normalised as tensors."""
+"""Batches of images: cropped, flipped and normalised in one pass over the decoded pixels."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from wsolbench._pixels import windows
 from wsolbench.backbone import Normalisation
 from wsolbench.dataset import Split
-from wsolbench.geometry import Geometry, window
+from wsolbench.pixels import Pixels
 from wsolbench.trial import Trial
-
-KEPT_IN_MEMORY = 4 << 30
-"""Bytes of decoded images that are kept; a larger split is decoded anew in each epoch."""
 
 
 @dataclass(frozen=True)
@@ -26,38 +23,6 @@ class Batch:
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
-
-
-class Pixels(Dataset[Tensor]):
-    """The images of a split as squares of `side` pixels in one geometry: (3, side, side) uint8."""
-
-    def __init__(self, split: Split, side: int, geometry: Geometry = "resize224") -> None:
-        self.split = split
-        self.side = side
-        self.geometry: Geometry = geometry
-        kept = len(split) if len(split) * 3 * side * side <= KEPT_IN_MEMORY else 0
-        self._pixels = torch.empty((kept, 3, side, side), dtype=torch.uint8)
-        self._known = np.zeros(kept, bool)
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    @property
-    def keeps(self) -> bool:
-        """Whether an image is decoded only once."""
-        return len(self._known) > 0
-
-    def __getitem__(self, index: int) -> Tensor:
-        if not self.keeps:
-            return self._decode(index)
-        if not self._known[index]:
-            self._pixels[index] = self._decode(index)
-            self._known[index] = True
-        return self._pixels[index]
-
-    def _decode(self, index: int) -> Tensor:
-        square = window(self.geometry, self.split.sizes[index], self.side).pixels(self.split.read(index))
-        return torch.from_numpy(square.copy()).permute(2, 0, 1)
 
 
 def training_batches(
@@ -70,16 +35,20 @@ def training_batches(
     """
     torch.manual_seed(stream(trial.seed, epoch))
     order = torch.randperm(len(pixels)).tolist()
-    for step, (indices, images) in enumerate(_loaded(pixels, order, trial.batch_size, workers)):
+    groups, table = _groups(order, trial.batch_size), table_of(normalisation)
+    for step, (group, (squares, rows)) in enumerate(zip(groups, pixels.groups(groups, workers), strict=True)):
         torch.manual_seed(stream(trial.seed, epoch, step))
-        cropped = flip(crop(images, trial.image_size))
-        yield _batch(pixels.split, indices, normalise(cropped, normalisation))
+        corners, mirrored = places(len(rows), pixels.side - trial.image_size), flips(len(rows))
+        images = windows(squares, rows, corners.numpy(), mirrored.numpy(), table, trial.image_size)
+        yield _batch(pixels.split, group, images)
 
 
 def test_batches(pixels: Pixels, batch_size: int, normalisation: Normalisation, workers: int) -> Iterator[Batch]:
     """The split in its own order, as it is."""
-    for indices, images in _loaded(pixels, range(len(pixels)), batch_size, workers):
-        yield _batch(pixels.split, indices, normalise(images, normalisation))
+    groups, table = _groups(range(len(pixels)), batch_size), table_of(normalisation)
+    for group, (squares, rows) in zip(groups, pixels.groups(groups, workers), strict=True):
+        corners, mirrored = np.zeros((len(rows), 2), np.int64), np.zeros(len(rows), np.bool_)
+        yield _batch(pixels.split, group, windows(squares, rows, corners, mirrored, table, pixels.side))
 
 
 def stream(*parts: int) -> int:
@@ -87,16 +56,14 @@ def stream(*parts: int) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4])
 
 
-def crop(images: Tensor, side: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, side, side), at a place drawn for each image."""
-    places = torch.stack([torch.randint(extent - side + 1, (len(images),)) for extent in images.shape[-2:]], 1).tolist()
-    return torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in zip(images, places, strict=True)])
+def places(count: int, room: int) -> Tensor:
+    """(N, 2) int64: y and x of the corner of a crop, drawn for each image, in [0, room]."""
+    return torch.stack([torch.randint(room + 1, (count,)) for _ in range(2)], 1)
 
 
-def flip(images: Tensor) -> Tensor:
-    """(N, C, H, W), each mirrored left to right with probability one half."""
-    mirrored = torch.rand(len(images)) < 0.5  # noqa: PLR2004
-    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+def flips(count: int) -> Tensor:
+    """(N,) bool: whether each image is mirrored left to right, with probability one half."""
+    return torch.rand(count) < 0.5  # noqa: PLR2004
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
@@ -106,16 +73,17 @@ def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
     return scaled.sub_(mean).div_(deviation)
 
 
-def _loaded(
-    pixels: Pixels, order: Sequence[int], batch_size: int, workers: int
-) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    groups: list[Any] = [tuple(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
-    if pixels.keeps:
-        workers = 0  # a worker's memory is its own
-    loader = DataLoader(pixels, batch_sampler=groups, num_workers=workers)
-    return zip(groups, loader, strict=True)
+def table_of(normalisation: Normalisation) -> NDArray[np.float32]:
+    """(256, 3): what `normalise` makes of each byte of each channel."""
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 256, 1).expand(-1, 3, -1, -1)
+    return normalise(every, normalisation)[0, :, :, 0].T.contiguous().numpy()
 
 
-def _batch(split: Split, indices: tuple[int, ...], images: Tensor) -> Batch:
+def _groups(order: Sequence[int], batch_size: int) -> list[tuple[int, ...]]:
+    return [tuple(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+
+
+def _batch(split: Split, indices: tuple[int, ...], images: NDArray[np.float32]) -> Batch:
+    """(N, H, W, 3) images as a batch: (N, 3, H, W) with channels last, without a copy."""
     labels = torch.from_numpy(split.labels[list(indices)])
-    return Batch(images, labels, tuple(split.ids[index] for index in indices))
+    return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), labels, tuple(split.ids[index] for index in indices))

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ class NoSplitError(InputError):
     """The data set has no such split, or its files are not there."""
 
 
+Found = TypeVar("Found")
 SplitName = Literal["train", "held_out", "test"]
 
 
@@ -34,6 +35,8 @@ class Split:
         body: the index of an image -> (H, W) bool, the object without its class-specific part; None where unknown.
         mask: the index of an image -> (h, w) uint8 over the whole image, in pixels of its own: 1 object, 0 background,
             255 unknown and not scored; None where there are no masks.
+        stamp: the index of an image -> what is another text when the image may be another one, without reading it; None
+            where nothing tells.
         notes: what was found on reading that a user should know, such as boxes clipped.
     """
 
@@ -45,6 +48,7 @@ class Split:
     boxes: tuple[NDArray[np.float64], ...]
     body: Callable[[int], NDArray[np.bool_]] | None = None
     mask: Callable[[int], NDArray[np.uint8]] | None = None
+    stamp: Callable[[int], str] | None = None
     notes: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
@@ -54,7 +58,7 @@ class Split:
         """These images of the split, in this order."""
         kept = np.asarray(indices, np.int64)
 
-        def at(read: Callable[[int], NDArray[Any]] | None) -> Callable[[int], NDArray[Any]] | None:
+        def at(read: Callable[[int], Found] | None) -> Callable[[int], Found] | None:
             return None if read is None else lambda index: read(int(kept[index]))
 
         return replace(
@@ -66,6 +70,7 @@ class Split:
             read=lambda index: self.read(int(kept[index])),
             body=at(self.body),
             mask=at(self.mask),
+            stamp=at(self.stamp),
         )
 
     @property

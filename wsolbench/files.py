@@ -41,6 +41,16 @@ def write(path: Path, content: bytes) -> None:
         _done("rename", path)
 
 
+@contextmanager
+def building(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write something large into; it becomes `path`, whole, where the block ends well."""
+    with _temporary(path, b"") as temporary:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
 def commit(path: Path, content: bytes) -> bool:
     """Put `content` at `path` unless something is there already; False if so. The first writer wins."""
     with _temporary(path, content) as temporary:

@@ -31,12 +31,13 @@ from wsolbench import (
     weights,
 )
 from wsolbench.attempts import Attempt, cluster_job
-from wsolbench.batches import Batch, Pixels, stream, test_batches, training_batches
+from wsolbench.batches import Batch, stream, test_batches, training_batches
 from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
 from wsolbench.errors import InputError
 from wsolbench.evaluation import Predictions, Scores
 from wsolbench.geometry import Geometry, larger
 from wsolbench.method import Method, Net, build
+from wsolbench.pixels import Pixels
 from wsolbench.place import Place
 from wsolbench.protocols import Protocol
 from wsolbench.store import COUNTED, Store

@@ -1,5 +1,6 @@
 """Where a trial runs; a module of its own, as the command line needs it before torch."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,3 +26,10 @@ class Place:
     workers: int = 0
     gpus: int = 0
     protocol: str | None = None
+
+
+def cache_folder() -> Path:
+    """`$WSOLBENCH_CACHE`, or `wsolbench` in the user's cache folder."""
+    if own := os.environ.get("WSOLBENCH_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsolbench"

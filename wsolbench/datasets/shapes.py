@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from wsolbench import files
 from wsolbench.dataset import NoSplitError, Split, SplitName
 from wsolbench.errors import InputError
+from wsolbench.place import cache_folder
 from wsolbench.plugins import OPTIONS
 
 Real = NDArray[np.float64]
@@ -58,6 +58,7 @@ class Shapes:
             labels=labels_of(name),
             classes=CLASSES,
             read=lambda index: np.array(images[index]),
+            stamp=lambda _: DIGESTS[name],
             sizes=np.full((len(images), 2), SIDE, dtype=np.int64),
             boxes=tuple(extents(regions != 0)[:, None]),
             body=lambda index: regions[index] == BODY,
@@ -75,13 +76,6 @@ def extents(masks: NDArray[np.bool_]) -> Real:
     first = [side.argmax(1) for side in sides]
     last = [side.shape[1] - side[:, ::-1].argmax(1) for side in sides]
     return np.stack([*first, *last], 1).astype(np.float64)
-
-
-def cache_folder() -> Path:
-    """`$WSOLBENCH_CACHE`, or `wsolbench` in the user's cache folder."""
-    if own := os.environ.get("WSOLBENCH_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsolbench"
 
 
 def cached(name: SplitName, folder: Path) -> tuple[Bytes, Bytes]:
