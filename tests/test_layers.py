@@ -16,11 +16,11 @@ ADAPTERS = ROOT / "methods"
 
 LAYERS = [
     "errors plugins documents extract trial files place shipped _compiled _segments _scores _pixels",
-    "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint",
+    "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint table",
     "method weights batches pixels trace truth backbones backbones.* datasets datasets.*",
-    "methods recipe",
-    "loop overhead measure evaluation score",
-    "job",
+    "methods recipe table_file formats formats.*",
+    "loop overhead measure evaluation score selection",
+    "job filling",
     "launch sweep report verify catalogue inspection",
     "console",
     "commands commands.*",

@@ -80,6 +80,8 @@ def test_wheel_holds_one_package_and_its_metadata(names: set[str]) -> None:
         ("wsolbench", "*.yaml", "wsolbench"),
         ("wsolbench", "py.typed", "wsolbench"),
         ("wsolbench/backbones", "*.py", "wsolbench/backbones"),
+        ("wsolbench/formats", "*.py", "wsolbench/formats"),
+        ("wsolbench/formats", "*.html", "wsolbench/formats"),
         ("wsolbench/datasets", "*.py", "wsolbench/datasets"),
         ("methods", "*.py", "wsolbench/_methods"),
         ("sweeps", "*.yaml", "wsolbench/_sweeps"),
@@ -96,7 +98,7 @@ def test_wheel_holds_all_files_of(names: set[str], source: str, pattern: str, ta
 def test_wheel_holds_no_other_folders(names: set[str]) -> None:
     folders = {str(Path(name).parent) for name in names if name.startswith("wsolbench/")}
 
-    inside = ("", "/backbones", "/commands", "/datasets", "/_methods", "/_sweeps", "/_reports")
+    inside = ("", "/backbones", "/commands", "/datasets", "/formats", "/_methods", "/_sweeps", "/_reports")
     assert folders == {f"wsolbench{name}" for name in inside}
 
 

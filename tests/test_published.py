@@ -5,18 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from wsolbench import report, store
+from wsolbench import report, store, table_file
+from wsolbench.filling import Asked
+from wsolbench.formats import md, txt
+from wsolbench.table import Report
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = sorted((ROOT / "reports" / "published").glob("*/*.md"))
 """reports/published/X/Y.md is reports/Y.yaml of the records in results/published/X."""
 
 
-def made(path: Path) -> report.Report:
+def made(path: Path) -> Report:
     """The report that a published table is, of its records."""
     results = Path("results") / "published" / path.parent.name
-    table = report.read(ROOT / "reports" / path.with_suffix(".yaml").name)
-    return report.report(table, rows(path.parent.name), {}, str(results))
+    table = table_file.read(ROOT / "reports" / path.with_suffix(".yaml").name)
+    return report.report(table, rows(path.parent.name), Asked(str(results)))
 
 
 def rows(name: str) -> list[dict[str, object]]:
@@ -25,7 +28,7 @@ def rows(name: str) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_published_tables_come_of_the_published_records(path: Path) -> None:
-    assert report.markdown(made(path)) == path.read_text(encoding="utf-8")
+    assert md.render(made(path)) == path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -35,7 +38,7 @@ def test_published_tables_are_complete(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_readme_shows_the_published_tables(path: Path) -> None:
-    assert report.plain(made(path)).strip() in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert txt.render(made(path)).strip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def coverages(**where: object) -> list[float]:

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsolbench import documents, report
+from wsolbench import documents, report, table_file
 from wsolbench.errors import InputError
+from wsolbench.filling import Asked
+from wsolbench.formats import md, txt
 from wsolbench.protocols import METRICS
-from wsolbench.report import Cell, Report, Row, Table
 from wsolbench.store import COUNTED
+from wsolbench.table import Cell, Report, Row, Table
 
 TABLE1 = Path(__file__).parents[1] / "reports" / "table1.yaml"
 STAGES = ["early", "middle", "late"]
@@ -43,8 +45,8 @@ blocks:
 """
 
 
-def table(text: str = SMALL) -> report.TableFile:
-    return report.table_file(documents.parse(text, Path("reports/small.yaml")))
+def table(text: str = SMALL) -> table_file.TableFile:
+    return table_file.table_file(documents.parse(text, Path("reports/small.yaml")))
 
 
 def record(loc: float, clas: float, seed: int, rate: float | None = None, **others: Any) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def full() -> list[dict[str, Any]]:
 
 
 def built(records: list[dict[str, Any]], text: str = SMALL, **filters: Any) -> Report:
-    return report.report(table(text), records, filters, "results")
+    return report.report(table(text), records, Asked("results", filters))
 
 
 def only(records: list[dict[str, Any]], text: str = SMALL, **filters: Any) -> Table:
@@ -126,22 +128,22 @@ N/A: no layer.
 def test_a_complete_table_in_markdown() -> None:
     complete = built(full())
 
-    assert report.markdown(complete) == GOLDEN_MARKDOWN
+    assert md.render(complete) == GOLDEN_MARKDOWN
     assert complete.complete
 
 
 def test_a_complete_table_on_a_terminal() -> None:
-    assert report.plain(built(full())) == GOLDEN_PLAIN
+    assert txt.render(built(full())) == GOLDEN_PLAIN
 
 
 def test_a_cell_is_the_mean_and_the_sample_deviation_over_seeds() -> None:
     cell = rows(only(full()))[0].cells[0]
 
-    assert cell == Cell(mean=50.0, sd=2.0, n=3, ids=("0.75-0", "0.75-1", "0.75-2"), mark="bold")
+    assert cell == Cell(mean=50.0, sd=2.0, n=3, ids=("0.75-0", "0.75-1", "0.75-2"), marks=("bold",))
 
 
 def test_one_seed_has_no_spread() -> None:
-    text = report.markdown(built([r for r in full() if r["seed"] == 1]))
+    text = md.render(built([r for r in full() if r["seed"] == 1]))
 
     assert "In %, one seed, no spread." in text
     assert "|     75 | **50.00** |   61.00 |" in text
@@ -150,7 +152,7 @@ def test_one_seed_has_no_spread() -> None:
 def test_the_number_of_seeds_is_a_column_where_it_differs() -> None:
     records = [r for r in full() if r["method"] == "masked" or r["seed"] == 0]
 
-    text = report.markdown(built(records))
+    text = md.render(built(records))
 
     assert "In %, mean ± SD (ddof 1) over n seeds, no SD where n is 1." in text
     assert "|    N/A |            40.00 |          69.00 |   1 |" in text
@@ -159,7 +161,7 @@ def test_the_number_of_seeds_is_a_column_where_it_differs() -> None:
 def test_a_cell_of_fewer_seeds_keeps_its_spread() -> None:
     records = [r for r in full() if (r["method"], r["seed"]) != ("bare", 0)]
 
-    text = report.markdown(built(records))
+    text = md.render(built(records))
 
     assert "In %, mean ± SD (ddof 1) over n seeds. Marked" in text
     assert "|    N/A |     40.00 ± 0.00 | *70.50 ± 0.71* |   2 |" in text
@@ -168,24 +170,24 @@ def test_a_cell_of_fewer_seeds_keeps_its_spread() -> None:
 def test_the_best_is_of_the_means_and_not_of_what_is_printed() -> None:
     records = [record(50.001, 60, 0, 0.75), record(50.002, 60, 0, 0.0), record(10, 60, 0)]
 
-    marks = [row.cells[0].mark for row in rows(only(records))]
+    marks = [row.cells[0].marks for row in rows(only(records))]
 
-    assert marks == [None, "bold", None]
+    assert marks == [(), ("bold",), ()]
 
 
 def test_ties_share_the_mark() -> None:
     records = [record(loc, 60, seed, 0.75) for seed, loc in enumerate((0.1, 0.2, 0.3))]
     records += [record(loc, 61, seed, 0.0) for seed, loc in enumerate((0.3, 0.2, 0.1))]
 
-    marks = [row.cells[0].mark for row in rows(only(records))]
+    marks = [row.cells[0].marks for row in rows(only(records))]
 
-    assert marks == ["bold", "bold", None]
+    assert marks == [("bold",), ("bold",), ()]
 
 
 def test_a_mark_nobody_wins_is_not_explained() -> None:
     records = [{**r, "top1_clas": None} for r in full()]
 
-    assert "Marked: **best localization**.\n" in report.markdown(built(records))
+    assert "Marked: **best localization**.\n" in md.render(built(records))
 
 
 def test_an_optional_column_is_shown_when_some_record_has_it() -> None:
@@ -207,19 +209,19 @@ def test_an_optional_column_without_values_is_not_shown() -> None:
 def test_rows_without_a_trial_are_named_with_the_command() -> None:
     incomplete = built([r for r in full() if r.get("rate") != 0.75])
 
-    text = report.markdown(incomplete)
+    text = md.render(incomplete)
 
     assert not incomplete.complete
     assert "|     75 |                — |              — |" in text
     assert "Missing:\n\n- Rate 75: no trial (seeds 0, 1, 2)\n\n" in text
-    assert text.endswith("To fill:\n\n- `make sweep-masks DATASET=birds`\n")
+    assert text.endswith("To fill:\n\n- `make sweep-masks DATASET=birds ARGS='--seeds 0-2 epochs=30'`\n")
 
 
 def test_rows_with_fewer_seeds_than_others_are_named_with_the_seeds() -> None:
     incomplete = only([r for r in full() if (r["method"], r["seed"]) not in {("bare", 0), ("bare", 2)}])
 
     assert lacks(incomplete) == [("Rate N/A", "seeds 0, 2")]
-    assert incomplete.commands == ("make sweep-none DATASET=birds",)
+    assert incomplete.commands == ("make sweep-none DATASET=birds ARGS='--seeds 0-2 epochs=30'",)
 
 
 def test_seeds_without_a_metric_are_named() -> None:
@@ -321,8 +323,8 @@ def test_the_command_repeats_what_sets_the_table_apart_and_what_was_asked() -> N
     commands = [one.commands for one in built(records, lr=0.1).tables]
 
     assert commands == [
-        ("make sweep-masks DATASET=birds ARGS='lr=0.1 epochs=2'",),
-        ("make sweep-masks DATASET=birds ARGS='lr=0.1 epochs=30'",),
+        ("make sweep-masks DATASET=birds ARGS='--seeds 0-2 epochs=2 lr=0.1'",),
+        ("make sweep-masks DATASET=birds ARGS='--seeds 0-2 epochs=30 lr=0.1'",),
     ]
 
 
@@ -375,7 +377,7 @@ def test_an_empty_store_is_named_with_the_commands() -> None:
     empty = built([], dataset="birds")
 
     assert not empty.complete
-    assert report.markdown(empty) == (
+    assert md.render(empty) == (
         "# Masks\n\nNo finished trial in 'results' fits a row of this table with dataset=birds.\n\n"
         "To fill:\n\n- `make sweep-masks DATASET=birds`\n- `make sweep-none DATASET=birds`\n"
     )
@@ -395,7 +397,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_out_of_records_are_no_markup(name: str) -> None:
-    text = report.markdown(built([{**r, "dataset": name} for r in full()][:4]))
+    text = md.render(built([{**r, "dataset": name} for r in full()][:4]))
 
     assert name not in text
     assert "<" not in text
@@ -406,9 +408,9 @@ def test_names_out_of_records_are_no_markup(name: str) -> None:
 def test_characters_that_move_what_follows_are_replaced(character: str) -> None:
     found = built([{**r, "dataset": f"a{character}b"} for r in full()])
 
-    assert f"dataset a{character}b" not in report.plain(found)
-    assert "dataset a\N{REPLACEMENT CHARACTER}b" in report.plain(found)
-    assert "dataset a\N{REPLACEMENT CHARACTER}b" in report.markdown(found)
+    assert f"dataset a{character}b" not in txt.render(found)
+    assert "dataset a\N{REPLACEMENT CHARACTER}b" in txt.render(found)
+    assert "dataset a\N{REPLACEMENT CHARACTER}b" in md.render(found)
 
 
 def test_a_hostile_name_is_one_word_of_the_command() -> None:
@@ -416,11 +418,11 @@ def test_a_hostile_name_is_one_word_of_the_command() -> None:
         [record(1, 1, 0, 0.75, dataset="a; rm -rf $HOME"), record(1, 1, 0, dataset="a; rm -rf $HOME")]
     ).commands
 
-    assert command == "make sweep-masks DATASET='a; rm -rf $$HOME'"
+    assert command == "make sweep-masks DATASET='a; rm -rf $$HOME' ARGS='--seeds 0 epochs=30'"
 
 
 def test_a_name_with_an_underscore_stays_legible() -> None:
-    assert "dataset tiny_birds" in report.markdown(built([{**r, "dataset": "tiny_birds"} for r in full()]))
+    assert "dataset tiny_birds" in md.render(built([{**r, "dataset": "tiny_birds"} for r in full()]))
 
 
 @given(st.randoms(use_true_random=False), st.lists(st.integers(0, 40), max_size=8))
@@ -431,19 +433,19 @@ def test_the_bytes_do_not_depend_on_the_order_of_records(random: Any, repeated: 
         *({**r, "epochs": 2, "id": "9"} for r in full()[:5]),
         record(12.3, 45.6, 0, 0.75, id="0.75-0"),
     ]
-    expected = report.markdown(built(records))
+    expected = md.render(built(records))
     shuffled = [dict(random.sample(list(r.items()), len(r))) for r in records]
     shuffled += [dict(shuffled[i % len(shuffled)]) for i in repeated]
     random.shuffle(shuffled)
 
-    assert report.markdown(built(shuffled)) == expected
+    assert md.render(built(shuffled)) == expected
 
 
 def test_both_forms_carry_the_same_numbers() -> None:
     found = built(full())
     cells = {f"{c.mean:.2f} ± {c.sd:.2f}" for one in found.tables for row in rows(one) for c in row.cells}
 
-    assert all(cell in report.markdown(found) and cell in report.plain(found) for cell in cells)
+    assert all(cell in md.render(found) and cell in txt.render(found) for cell in cells)
 
 
 def test_all_problems_of_a_file_are_told_with_their_lines() -> None:
@@ -458,7 +460,7 @@ def test_all_problems_of_a_file_are_told_with_their_lines() -> None:
         f"reports/small.yaml:7: metric must be {metrics}, not 'top1'",
         "reports/small.yaml:17: labels[0] must be text, not [0]",
         "reports/small.yaml:18: name must be text, not 3",
-        "reports/small.yaml:10: bolt must be 'bold' or 'italic', not 'bolt'",
+        "reports/small.yaml:10: bolt must be 'bold', 'italic' or 'underline', not 'bolt'",
         f"reports/small.yaml:11: unknown key 'notes', did you mean 'note'? There are: {keys}",
     ]
 
@@ -527,7 +529,7 @@ N/A: no layer.
 
 
 def test_a_table_with_blocks_for_one_field_and_columns_for_another() -> None:
-    assert report.markdown(built(grid(), GRID)) == GOLDEN_GRID
+    assert md.render(built(grid(), GRID)) == GOLDEN_GRID
 
 
 def test_one_value_of_the_field_beside_needs_no_headers_of_its_own() -> None:
@@ -544,7 +546,7 @@ def test_what_a_part_lacks_is_named_with_its_block_and_its_columns() -> None:
     shown = only(records, GRID)
 
     assert lacks(shown) == [("flowers: Net deep, Rate 75", "no trial (seeds 0, 1, 2)")]
-    assert shown.commands == ("make sweep-masks DATASET=flowers ARGS='net=deep protocol=p'",)
+    assert shown.commands == ("make sweep-masks DATASET=flowers ARGS='--seeds 0-2 net=deep protocol=p epochs=30'",)
 
 
 def test_parts_that_differ_in_another_setting_too_are_tables_apart() -> None:
@@ -651,11 +653,11 @@ def paper_record(where: Mapping[str, Any], numbers: tuple[float, float, float]) 
 
 
 def test_table_1_has_the_papers_rows_columns_and_marks() -> None:
-    file = report.read(TABLE1)
+    file = table_file.read(TABLE1)
     lines = [line for block in file.lines() for line in block]
     records = [paper_record(line.where, numbers) for line, (_, numbers) in zip(lines, PAPER, strict=True)]
 
-    (shown,) = report.report(file, records, {}, "results").tables
+    (shown,) = report.report(file, records, Asked()).tables
 
     assert [len(block) for block in shown.blocks] == [5, 1, 3]
     assert (*shown.labels, *shown.headers) == (
@@ -666,16 +668,16 @@ def test_table_1_has_the_papers_rows_columns_and_marks() -> None:
         "Top-1 Loc",
     )
     assert [(row.labels, tuple(cell.mean for cell in row.cells)) for row in rows(shown)] == PAPER
-    assert [[cell.mark for cell in row.cells] for row in rows(shown)] == [
-        [None, None, None],
-        ["bold", None, "bold"],
-        [None, None, None],
-        [None, "italic", None],
-        [None, None, None],
-        [None, None, None],
-        [None, None, None],
-        [None, None, None],
-        ["bold", None, "bold"],
+    assert [[cell.marks for cell in row.cells] for row in rows(shown)] == [
+        [(), (), ()],
+        [("bold",), (), ("bold",)],
+        [(), (), ()],
+        [(), ("italic",), ()],
+        [(), (), ()],
+        [(), (), ()],
+        [(), (), ()],
+        [(), (), ()],
+        [("bold",), (), ("bold",)],
     ]
     assert shown.missing == ()
 

@@ -155,9 +155,13 @@ def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dic
     for record in records:
         name = protocol or record["protocol"]
         if name in record["results"]:
-            facts = {"id": record["id"], "stages": record["stages"], "protocol": name}
+            facts = {"id": record["id"], "stages": record["stages"], "protocol": name, **_images(record)}
             found.append({**flat(record["trial"]), **facts, **record.get("overhead", {}), **record["results"][name]})
     return found
+
+
+def _images(record: Mapping[str, Any]) -> dict[str, int]:
+    return {"test_images": record["images"]["test"]} if "images" in record else {}
 
 
 def _sealed(path: Path, trial_id: str) -> dict[str, Any] | None:

@@ -1,16 +1,18 @@
 """`report`: tables out of finished trials."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from wsolbench import documents, files, protocols, shipped, store, words
+from wsolbench import documents, files, formats, plugins, protocols, shipped, store, words
 from wsolbench.console import INCOMPLETE, Results, app, say
 from wsolbench.errors import InputError
+from wsolbench.filling import Asked
 from wsolbench.store import Store
 
+_PLACE = ("data", "weights")
 _NOT_OF_TRIALS = ("data", "device", "workers")
 
 
@@ -18,37 +20,48 @@ _NOT_OF_TRIALS = ("data", "device", "workers")
 def report(
     file: Annotated[list[str], typer.Argument(metavar="FILE... [KEY=VALUE...]", help="tables, and which trials")],
     results: Results = Path("results"),
-    out: Annotated[Path, typer.Option(help="folder for the markdown")] = Path("reports/out"),
+    formats_: Annotated[str, typer.Option("--format", help="of the files, with commas: md,csv,html,txt")] = "md",
+    out: Annotated[Path, typer.Option(help="folder for the files")] = Path("reports/out"),
 ) -> None:
-    """The tables of reports/*.yaml from the finished trials, as markdown."""
+    """The tables of reports/*.yaml from the finished trials: as text here, and as files."""
     names = [word for word in file if "=" not in word]
-    given = [word for word in file if "=" in word]
-    filters = {key: value for key, value in words.values(given).items() if key not in _NOT_OF_TRIALS}
-    if "protocol" in filters:
-        protocols.protocol(str(filters["protocol"]))
-    if Path(str(filters.get("weights"))).is_file():
-        filters["weights"] = files.sha256(Path(str(filters["weights"])))
+    given = words.values(word for word in file if "=" in word)
     if not names:
         raise InputError(f"name a report; there are: {', '.join(shipped.names('reports'))}")
-    records = store.rows(Store(results).records(), filters.get("protocol"))
-    complete = [print_report(name, records, filters, (results, out)) for name in names]
+    asked = Asked(str(results), _filters(given), {name: str(given[name]) for name in _PLACE if name in given})
+    wanted = [word.strip() for word in formats_.split(",")]
+    for name in wanted:
+        plugins.load(formats, name)
+    records = store.rows(Store(results).records(), asked.filters.get("protocol"))
+    complete = [print_report(name, records, asked, out, wanted) for name in names]
     raise typer.Exit(0 if all(complete) else INCOMPLETE)
 
 
 def print_report(
-    name: str, records: list[dict[str, Any]], filters: Mapping[str, Any], folders: tuple[Path, Path]
+    name: str, records: list[dict[str, Any]], asked: Asked, out: Path, wanted: Sequence[str] = ("md",)
 ) -> bool:
-    """Print a table of the results in one folder and write its markdown to another; whether it is complete."""
+    """Print a table of these records and write it to a folder in each format; whether it is complete."""
     from wsolbench import report as reports  # noqa: PLC0415  `--help` does without
+    from wsolbench import table_file  # noqa: PLC0415
 
-    results, out = folders
     path = shipped.find("reports", name)
     if "rows" in documents.read(path).data:
         raise InputError(f"{path} lists networks, not finished trials; `wsolbench overhead {path}` prints it")
-    made = reports.report(reports.read(path), records, filters, str(results))
-    print(reports.plain(made))
+    made = reports.report(table_file.read(path), records, asked)
+    print(plugins.load(formats, "txt").render(made))
     out.mkdir(parents=True, exist_ok=True)
-    target = out / f"{path.stem}.md"
-    target.write_text(reports.markdown(made), encoding="utf-8")
-    say(f"written: {target}")
+    for ending in wanted:
+        target = out / f"{path.stem}.{ending}"
+        target.write_text(plugins.load(formats, ending).render(made), encoding="utf-8")
+        say(f"written: {target}")
     return made.complete
+
+
+def _filters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that trials must have; a weights file stands for its digest."""
+    filters = {key: value for key, value in given.items() if key not in _NOT_OF_TRIALS}
+    if "protocol" in filters:
+        protocols.protocol(str(filters["protocol"]))
+    if Path(str(filters.get("weights"))).is_file():
+        filters["weights"] = files.sha256(Path(str(filters["weights"])))
+    return filters

@@ -13,6 +13,7 @@ from wsolbench import shipped, store, words
 from wsolbench.commands.reports import print_report
 from wsolbench.console import FAILED, INCOMPLETE, Pairs, Results, app, say
 from wsolbench.errors import InputError
+from wsolbench.filling import Asked
 from wsolbench.place import Place
 from wsolbench.store import Store
 
@@ -88,7 +89,8 @@ def _table(plan: "Sweep", place: Place) -> bool:
         return True
     ids = {trial.id for trial in plan.trials}
     records = [row for row in store.rows(Store(place.results).records(), place.protocol) if row["id"] in ids]
-    return print_report(plan.report, records, {}, (place.results, Path("reports/out")))
+    given = {name: str(path) for name, path in (("data", place.data), ("weights", place.weights)) if path}
+    return print_report(plan.report, records, Asked(str(place.results), {}, given), Path("reports/out"))
 
 
 @contextmanager

@@ -1,0 +1,174 @@
+"""A table as a file of reports/ describes it: its rows by the fields of trials, its columns by what is measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from wsolbench import documents
+from wsolbench.documents import Document, Keys
+from wsolbench.errors import InputError, nearest
+from wsolbench.protocols import Metric
+from wsolbench.store import Counted
+from wsolbench.table import Mark, shown
+
+_Label = Annotated[StrictStr, BeforeValidator(lambda value: shown(value) if type(value) in (int, float) else value)]
+_Where = dict[StrictStr, Any]
+_FILE = ConfigDict(extra="forbid")
+
+
+@checked(frozen=True, config=_FILE)
+class Column:
+    """A metric, or what is counted of the network, under its header."""
+
+    header: StrictStr
+    metric: Literal[Metric, Counted]
+    better: Literal["higher", "lower"] = "higher"
+    mark: Mark | None = None  # of the best value among the rows that stand together
+    overall: Mark | None = None  # of the best value of the whole column
+    optional: StrictBool = False  # shown only when some record has the metric
+    once: StrictBool = False  # not for each value of `beside`: shown for the last that has it
+
+
+@checked(frozen=True, config=_FILE)
+class Line:
+    """A row: its label in each label column, and the trials that it takes."""
+
+    labels: tuple[_Label, ...]  # `stages[-2]` in one is the name of that stage of the backbone
+    where: _Where = field(default_factory=dict)
+    sweep: StrictStr | None = None  # the sweep that runs its trials
+
+
+@checked(frozen=True, config=_FILE)
+class Block:
+    """Rows between two rules; `where` and `sweep` hold for all of them."""
+
+    name: StrictStr
+    rows: tuple[Line, ...]
+    where: _Where = field(default_factory=dict)
+    sweep: StrictStr | None = None
+
+
+@checked(frozen=True, config=_FILE, kw_only=True)
+class TableFile:
+    """A table as `reports/*.yaml` describes it; `where` and `sweep` hold for all rows."""
+
+    title: StrictStr
+    labels: tuple[_Label, ...]  # headers of the label columns
+    columns: tuple[Column, ...]
+    blocks: tuple[Block, ...]
+    per: tuple[StrictStr, ...]  # fields that never share a table
+    caption: tuple[StrictStr, ...]  # fields that the caption tells
+    below: StrictStr | None = None  # the field whose values have blocks of their own
+    beside: StrictStr | None = None  # the field whose values have columns of their own
+    marks: dict[Mark, StrictStr] = field(default_factory=dict)  # what each mark means
+    where: _Where = field(default_factory=dict)
+    sweep: StrictStr | None = None
+    note: StrictStr | None = None
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """Of the label columns."""
+        return (self.below.replace("_", " ").capitalize(), *self.labels) if self.below else self.labels
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """The fields that set tables, or parts of one table, apart."""
+        return tuple(name for name in (self.beside, self.below, *self.per) if name)
+
+    def lines(self) -> list[list[Line]]:
+        """The rows of each block, with all that holds for them; the particular wins over the general."""
+        return [
+            [
+                Line(row.labels, {**self.where, **block.where, **row.where}, row.sweep or block.sweep or self.sweep)
+                for row in block.rows
+            ]
+            for block in self.blocks
+        ]
+
+
+_LEVELS: Mapping[tuple[str, ...], type[Any]] = {
+    (): TableFile,
+    ("columns",): Column,
+    ("blocks",): Block,
+    ("blocks", "rows"): Line,
+}
+_WORDS = {"dataclass": "a mapping", "dict": "a mapping", "tuple": "a list", "string": "text", "bool": "true or false"}
+
+
+def read(path: Path) -> TableFile:
+    """The table that the file describes; `InputError` has every problem, each with file, line and what is allowed."""
+    return table_file(documents.read(path))
+
+
+def table_file(document: Document) -> TableFile:
+    """The table that the document describes; raises `InputError`."""
+    try:
+        table = TypeAdapter(TableFile).validate_python(document.data)
+    except ValidationError as error:
+        raise InputError(*(_problem(document, detail) for detail in error.errors())) from None
+    if problems := _inconsistencies(table, document):
+        raise InputError(*problems)
+    return table
+
+
+def _problem(document: Document, detail: Mapping[str, Any]) -> str:
+    keys = tuple(part for part in detail["loc"] if part != "[key]")  # a wrong key is where it stands
+    return f"{document.where(*keys)}: {_sentence(keys, detail)}"
+
+
+def _sentence(keys: tuple[str | int, ...], detail: Mapping[str, Any]) -> str:
+    key = _name(keys)
+    match detail["type"]:
+        case "unexpected_keyword_argument":
+            level = tuple(part for part in keys[:-1] if isinstance(part, str))
+            known = [f.name for f in fields(_LEVELS[level])]
+            return f"unknown key {key!r}{nearest(key, known) or '.'} There are: {', '.join(known)}"
+        case "missing":
+            return f"{key} is missing"
+        case "literal_error":
+            return f"{key} must be {detail['ctx']['expected']}, not {detail['input']!r}"
+        case other:
+            wanted = other.removesuffix("_type")
+            return f"{key} must be {_WORDS.get(wanted, wanted)}, not {detail['input']!r}"
+
+
+def _name(keys: tuple[str | int, ...]) -> str:
+    match keys:
+        case (*_, str(parent), int(number)):
+            return f"{parent}[{number}]"
+        case (*_, last):
+            return str(last)
+        case _:
+            return "the file"
+
+
+def _inconsistencies(table: TableFile, document: Document) -> list[str]:
+    """What is wrong although each value alone is right."""
+    lists: dict[Keys, Sequence[Any]] = {
+        ("labels",): table.labels,
+        ("columns",): table.columns,
+        ("blocks",): table.blocks,
+    }
+    lists |= {("blocks", b, "rows"): block.rows for b, block in enumerate(table.blocks)}
+    rows: dict[Keys, Line] = {
+        ("blocks", b, "rows", r): row for b, block in enumerate(table.blocks) for r, row in enumerate(block.rows)
+    }
+    found: list[tuple[Keys, str]] = [
+        (keys, f"{keys[-1]} must not be empty") for keys, items in lists.items() if not items
+    ]
+    found += [
+        ((*keys, "labels"), f"as many labels as label columns, {len(table.labels)}, not {len(row.labels)}")
+        for keys, row in rows.items()
+        if len(row.labels) != len(table.labels)
+    ]
+    found += [
+        (("columns", c, key), f"mark {mark!r} has no meaning; say it under marks")
+        for c, column in enumerate(table.columns)
+        for key, mark in (("mark", column.mark), ("overall", column.overall))
+        if mark and mark not in table.marks
+    ]
+    return [f"{document.where(*keys)}: {problem}" for keys, problem in found]
