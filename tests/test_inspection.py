@@ -121,7 +121,7 @@ def test_a_point_with_a_dot_is_called_by_its_name() -> None:
 def test_the_network_is_the_trained_one(trained: Trained) -> None:
     trial, place, record = trained
 
-    net = job.trained(trial, place, job.splits(trial, place).test, torch.device("cpu"))
+    net = job.trained(trial, place, job.class_names(trial, place), torch.device("cpu"))
 
     assert checkpoint.digest(net) == record["weights_digest"]
 
@@ -260,9 +260,19 @@ def test_a_data_set_of_other_classes_is_refused(trained: Trained, photo: Path, t
     trial, place, _ = trained
     shutil.copytree(place.data or "", tmp_path / "fewer")
     shutil.rmtree(next((tmp_path / "fewer" / "images").glob("003.*")))
+    shutil.copytree(place.results, tmp_path / "results")
+    (tmp_path / "results" / trial.id / "predictions.npz").unlink()  # where the classes' names are
 
     with pytest.raises(InputError, match=f"other classes than trial {trial.id} was trained on"):
-        inspection.inspect(trial.id, photo, replace(place, data=tmp_path / "fewer"))
+        inspection.inspect(trial.id, photo, replace(place, data=tmp_path / "fewer", results=tmp_path / "results"))
+
+
+def test_a_trained_trial_is_shown_without_its_data_set(trained: Trained, photo: Path) -> None:
+    trial, place, _ = trained
+
+    found = inspection.inspect(trial.id, photo, replace(place, data=None))
+
+    assert [point.name for point in found.points] == list(trial.method_options["points"])
 
 
 # Numbers and picture, of maps by hand

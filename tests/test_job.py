@@ -94,7 +94,7 @@ def test_record_has_a_line_for_each_epoch(trained: Trained) -> None:
 
 def test_record_has_the_digest_of_the_last_checkpoint(trained: Trained) -> None:
     trial, place, record = trained
-    net, _ = job.network(trial, place, job.splits(trial, place).test)
+    net, _ = job.network(trial, place, 3)
 
     epoch = checkpoint.resume(Store(place.results).path(trial.id, "checkpoint"), net, loop.optimizer(net, trial))
 
@@ -331,7 +331,7 @@ def test_weights_of_another_network_are_told(place: Place, tmp_path: Path) -> No
 
 def test_weights_other_than_the_trial_asks_for_are_told(place: Place, tmp_path: Path) -> None:
     trial = trial_of(epochs=0)
-    net, _ = job.network(trial, place, job.splits(trial, place).test)
+    net, _ = job.network(trial, place, 3)
     path = tmp_path / "own.safetensors"
     save_file({name: value.contiguous() for name, value in net.backbone.body.state_dict().items()}, path)
     asked = "0" * 64

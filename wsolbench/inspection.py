@@ -94,7 +94,7 @@ def inspect(trial_id: str, image: Path, place: Place) -> Inspection:
     geometry = protocols.protocol(place.protocol or record["protocol"]).geometry
     seen = window(geometry, np.array(pixels.shape[1::-1]), trial.image_size).pixels(pixels)
     device = job.settle(trial, place)
-    net = job.trained(trial, place, job.splits(trial, place).test, device)
+    net = job.trained(trial, place, job.class_names(trial, place), device)
     batch = normalise(torch.from_numpy(seen.copy()).permute(2, 0, 1)[None], net.backbone.normalisation)
     found = points(net, batch.to(device))
     if not found:

@@ -86,7 +86,7 @@ def check(trial: Trial, place: Place) -> None:
     settle(trial, place)
     images = splits(trial, place)
     _refuse_unheld(place, images)
-    network(trial, place, images.test)
+    network(trial, place, len(images.test.classes))
 
 
 def rescore(trial: Trial, place: Place) -> Scores:
@@ -99,7 +99,7 @@ def rescore(trial: Trial, place: Place) -> Scores:
     name = place.protocol or protocols.DEFAULT
     images = splits(trial, place)
     device = settle(trial, place)
-    net = cache(lambda: trained(trial, place, images.test, device))
+    net = cache(lambda: trained(trial, place, images.test.classes, device))
     evaluator = Evaluator(trial, place, images, net, device)
     evaluator.recall(store)
     scores = evaluator.scores([name])
@@ -108,28 +108,36 @@ def rescore(trial: Trial, place: Place) -> Scores:
     return scores[name]
 
 
-def trained(trial: Trial, place: Place, split: Split, device: torch.device) -> Net:
+def trained(trial: Trial, place: Place, classes: Sequence[str], device: torch.device) -> Net:
     """The network of a finished trial, of its last checkpoint; without epochs there is none, it is as it was built.
 
     Args:
         trial: what was trained.
-        place: where its results and its pretrained weights are.
-        split: of the data set it was trained on, for its classes.
+        place: where its results are, and its pretrained weights if it has no epochs.
+        classes: of `class_names`, or of the data set it was trained on.
         device: where the network is wanted.
 
     Raises:
         InputError: no checkpoint after the last epoch is left, or it has other classes; the weights are not named.
     """
-    net, _ = network(trial, place, split)
+    store = Store(place.results)
+    net = _blank(trial, len(classes)) if trial.epochs else network(trial, place, len(classes))[0]
+    mean, deviation = (store.record(trial.id) or {})["normalisation"]
+    net.backbone.normalisation = tuple(mean), tuple(deviation)
     net.to(device).to(memory_format=torch.channels_last)
-    folder = Store(place.results).path(trial.id, "checkpoint")
     try:
-        epochs = checkpoint.resume(folder, net, loop.optimizer(net, trial))
+        epochs = checkpoint.resume(store.path(trial.id, "checkpoint"), net, loop.optimizer(net, trial))
     except RuntimeError:
         raise InputError(f"the data set has other classes than trial {trial.id} was trained on") from None
     if epochs != trial.epochs:
         raise InputError(f"no checkpoint of trial {trial.id} after its last epoch is left; run it with --fresh")
     return net
+
+
+def class_names(trial: Trial, place: Place) -> tuple[str, ...]:
+    """The classes of a finished trial, by label: those beside its record, else those of its data set."""
+    known = Store(place.results).arrays(trial.id, "predictions.npz").get("classes")
+    return splits(trial, place).test.classes if known is None else tuple(known.tolist())
 
 
 @contextmanager
@@ -172,7 +180,7 @@ class _Run:
         images = splits(self.trial, self.place)
         _refuse_unheld(self.place, images)
         counted = _counted(self.trial, len(images.test.classes))
-        net, loaded = network(self.trial, self.place, images.test)
+        net, loaded = network(self.trial, self.place, len(images.test.classes))
         net.to(device).to(memory_format=torch.channels_last)
         groups = parameter_groups(self.trial, net)
         if images.train is not None and self.trial.epochs:
@@ -270,7 +278,8 @@ class Evaluator:
     def _known(self) -> dict[str, Any]:
         test, held_out = self.images.test, self.images.held_out
         held_out_ids = np.array(held_out.ids if held_out else [], np.str_)
-        return {"ids": np.array(test.ids), "labels": test.labels, "held_out_ids": held_out_ids}
+        known = {"ids": np.array(test.ids), "labels": test.labels, "classes": np.array(test.classes)}
+        return {**known, "held_out_ids": held_out_ids}
 
     @staticmethod
     def _names(known: Mapping[str, Any]) -> list[list[Any]]:
@@ -360,12 +369,9 @@ def _named(place: Place) -> list[str]:
     return [] if place.protocol is None else [place.protocol]
 
 
-def network(trial: Trial, place: Place, split: Split) -> tuple[Net, weights.Provenance | None]:
-    """The trial's network before training, and what pretrained weights went into it."""
-    extract.extractor(trial.extract)  # a library that is missing is told before training
-    torch.manual_seed(stream(trial.seed))
-    backbone = plugins.make(backbones, trial.backbone, trial.backbone_options).build()
-    net = build(_method(trial), backbone, len(split.classes))
+def network(trial: Trial, place: Place, classes: int) -> tuple[Net, weights.Provenance | None]:
+    """The trial's network of so many classes before training, and what pretrained weights went into it."""
+    net = _blank(trial, classes)
     if trial.weights == "none":
         return net, None
     if trial.weights != weights.IMAGENET and place.weights is None:
@@ -374,6 +380,14 @@ def network(trial: Trial, place: Place, split: Split) -> tuple[Net, weights.Prov
     if trial.weights not in {weights.IMAGENET, loaded.sha256}:
         raise InputError(f"{loaded.source} has sha256 {loaded.sha256}, but the trial asks for {trial.weights}")
     return net, loaded
+
+
+def _blank(trial: Trial, classes: int) -> Net:
+    """The trial's network without pretrained weights."""
+    extract.extractor(trial.extract)  # a library that is missing is told before training
+    torch.manual_seed(stream(trial.seed))
+    backbone = plugins.make(backbones, trial.backbone, trial.backbone_options).build()
+    return build(_method(trial), backbone, classes)
 
 
 def parameter_groups(trial: Trial, net: Net) -> list[dict[str, Any]]:

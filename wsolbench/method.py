@@ -140,7 +140,7 @@ def build(method: Method, backbone: Backbone, num_classes: int) -> Net:
 
 def of_class(maps: Tensor, labels: Tensor) -> Tensor:
     """(N, K, h, w) -> (N, h, w): the map of each image's label."""
-    return maps[torch.arange(len(maps), device=maps.device), labels]
+    return maps[torch.arange(maps.shape[0], device=maps.device), labels]  # len() would fix N in an export
 
 
 def min_max(maps: Tensor) -> Tensor:
