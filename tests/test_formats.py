@@ -1,6 +1,15 @@
 """One table in every format: the same numbers, each format's own marks, and no markup out of names."""
 
+import csv
+import io
 import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
 
 from wsolbench import formats, plugins
 from wsolbench.formats import html
@@ -94,3 +103,311 @@ def test_html_page_needs_nothing_else() -> None:
     assert '<meta charset="utf-8">' in text
     assert "default-src 'none'" in text
     assert not re.search(r"\b(src|href|url)\s*[=(]", text)
+
+
+GOLDEN_MARKDOWN = """\
+# Masks
+
+## birds &amp; co
+
+In %. Marked: **best of a block**, <ins>best of all</ins>.
+
+|   Rate (%) |          birds: Loc |   birds: Clas |   flowers: Change |
+|-----------:|--------------------:|--------------:|------------------:|
+|         75 |    **50.00 ± 2.00** |  61.00 ± 1.00 |              +1.2 |
+|          0 |    **50.00 ± 2.00** |           N/A |              +0.0 |
+|            |                     |               |                   |
+|        N/A | <ins>**52.36\\***</ins> |             - |                 — |
+
+N/A: no layer.
+
+Missing:
+
+- Rate (%) N/A: no trial (seed 0)
+
+To fill:
+
+- `make sweep-masks ARGS='--seeds 0'`
+"""
+
+
+def test_markdown() -> None:
+    assert without_padding(rendered("md")) == without_padding(GOLDEN_MARKDOWN)
+
+
+def without_padding(text: str) -> str:
+    return re.sub(r" +\| *|-+:", "|", text)
+
+
+GOLDEN_TEX = r"""% needs \usepackage{booktabs,siunitx}
+% Masks
+
+\begin{table}[t]
+\centering
+\caption{Masks. In \%. Marked: \textbf{best of a block}, \underline{best of all}.}
+\sisetup{separate-uncertainty=true,retain-explicit-plus=true,group-digits=none,detect-all,mode=text}
+\begin{tabular}{@{}l S[table-format=2.2(3),table-space-text-post={\textsuperscript{*}}] S[table-format=2.2(3)] """
+GOLDEN_TEX += r"""S[table-format=+1.1]@{}}
+\toprule
+ & \multicolumn{2}{c}{birds} & \multicolumn{1}{c}{flowers} \\
+\cmidrule(lr){2-3}
+\cmidrule(lr){4-4}
+Rate (\%) & {Loc} & {Clas} & {Change} \\
+\midrule
+75 & \bfseries 50.00 +- 2.00 & 61.00 +- 1.00 & +1.2 \\
+0 & \bfseries 50.00 +- 2.00 & {N/A} & +0.0 \\
+\midrule
+N/A & {\bfseries \underline{\num{52.36}}{\textsuperscript{*}}} & {-{}} & {\textemdash{}} \\
+\bottomrule
+\end{tabular}
+\par\smallskip{\footnotesize N/A: no layer.\par}
+\end{table}
+% Missing:
+%   Rate (%) N/A: no trial (seed 0)
+% To fill:
+%   make sweep-masks ARGS='--seeds 0'
+"""
+
+
+def test_tex() -> None:
+    assert rendered("tex") == GOLDEN_TEX
+
+
+def test_tex_has_no_vertical_rule() -> None:
+    (columns,) = re.findall(r"\\begin\{tabular\}\{(.*)\}", rendered("tex"))
+
+    assert "|" not in columns
+
+
+def test_tex_leaves_the_number_of_a_table_to_latex() -> None:
+    assert r"\caption{Drop rate. In \%." in rendered("tex", title="Table 1. Drop rate")
+
+
+GOLDEN_CSV = """\
+table,block,Rate (%),column,mean,sd,n,text,quoted,marks,trials
+birds & co,1,75,birds: Loc,50.0,2.0,3,,false,bold,a1 a2 a3
+birds & co,1,75,birds: Clas,61.004,1.0,3,,false,,a1 a2 a3
+birds & co,1,75,flowers: Change,1.25,,3,,false,,
+birds & co,1,0,birds: Loc,50.0,2.0,3,,false,bold,a1 a2 a3
+birds & co,1,0,birds: Clas,,,,N/A,false,,
+birds & co,1,0,flowers: Change,-0.01,,3,,false,,
+birds & co,2,N/A,birds: Loc,52.36,,,,true,bold underline,
+birds & co,2,N/A,birds: Clas,,,,-,false,,
+birds & co,2,N/A,flowers: Change,,,,—,false,,
+"""
+
+
+def test_csv_has_the_numbers_as_they_are() -> None:
+    assert rendered("csv") == GOLDEN_CSV
+
+
+# The same numbers in each format, read back
+
+
+Value = tuple[float | str, float | None]
+"""Mean, or the text in its place, and standard deviation; as they are printed."""
+
+
+def value(text: str) -> Value:
+    text = re.sub(r"[*_=\\]", "", text).strip()
+    mean, _, sd = text.partition(" ± ")
+    try:
+        return float(mean), float(sd) if sd else None
+    except ValueError:
+        return text, None
+
+
+def pipes(text: str) -> list[Value]:
+    lines = [line.strip("|").split(" |") for line in text.splitlines() if line.startswith("|")]
+    rows = [line for line in lines[2:] if any(cell.strip() for cell in line)]
+    return [value(re.sub("<.*?>", "", cell)) for row in rows for cell in row[1:]]
+
+
+def columns(text: str) -> list[Value]:
+    lines = text.splitlines()
+    rules = [number for number, line in enumerate(lines) if line.startswith("---")]
+    rows = [line for line in lines[rules[0] + 1 : rules[-1] + 2] if not line.startswith("---")]
+    return [value(cell) for row in rows for cell in re.split(r" {2,}", row.strip())[1:]]
+
+
+def tabular(text: str) -> list[Value]:
+    rows = re.findall(r"^(.*) \\\\$", text.partition(r"\midrule")[2], re.MULTILINE)
+    plain = {r"\textsuperscript{*}": "", r"\textemdash{}": "—", "-{}": "-", "+-": "±", r"\num": "", r"\underline": ""}
+    found = []
+    for row in rows:
+        for cell in row.split(" & ")[1:]:
+            for tex, usual in plain.items():
+                cell = cell.replace(tex, usual)  # noqa: PLW2901
+            found.append(value(re.sub(r"\\bfseries |[{}]", "", cell)))
+    return found
+
+
+class Cells(HTMLParser):
+    """The texts of a table's cells, and what they are sorted by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.sorted_by: list[str | None] = []
+        self.within = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "td" and ("class", "number") in attrs:
+            self.within = True
+            self.texts.append("")
+            self.sorted_by.append(dict(attrs).get("data-v"))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.within = self.within and tag != "td"
+
+    def handle_data(self, data: str) -> None:
+        if self.within:
+            self.texts[-1] += data
+
+
+def markup(text: str) -> list[Value]:
+    cells = Cells()
+    cells.feed(text)
+    return [value(text) for text in cells.texts]
+
+
+def commas(text: str) -> list[Value]:
+    def printed(number: str, line: dict[str, str]) -> float:
+        (heading,) = (heading for heading in HEADINGS if heading.whole == line["column"])
+        return round(float(number), heading.decimals) + 0.0
+
+    return [
+        (printed(line["mean"], line), printed(line["sd"], line) if line["sd"] else None)
+        if line["mean"]
+        else (line["text"], None)
+        for line in csv.DictReader(io.StringIO(text))
+    ]
+
+
+EXPECTED: list[Value] = [
+    *[(50.0, 2.0), (61.0, 1.0), (1.2, None)],
+    *[(50.0, 2.0), ("N/A", None), (0.0, None)],
+    *[(52.36, None), ("-", None), ("—", None)],
+]
+
+
+@pytest.mark.parametrize(
+    ("ending", "parse"), [("md", pipes), ("txt", columns), ("tex", tabular), ("html", markup), ("csv", commas)]
+)
+def test_each_format_has_the_same_numbers(ending: str, parse: Callable[[str], list[Value]]) -> None:
+    assert parse(rendered(ending)) == EXPECTED
+
+
+def test_html_sorts_by_numbers_as_they_are() -> None:
+    cells = Cells()
+    cells.feed(html.fragment(example()))
+
+    assert cells.sorted_by == ["50.0", "61.004", "1.25", "50.0", None, "-0.01", "52.36", None, None]
+
+
+# Names that are markup
+
+
+NAMES = [
+    "</td><script>window.PWNED=1</script>",
+    "a|b",
+    r"\input{/etc/passwd}",
+    "100 % a_b & c",
+    "a\u202eb",
+    "*x* `y` ~z^",
+]
+NAMES += ["&lt;", '" onload="x', "'", "--", "[1]", "a\nb", "$x$", "#1", "{", "}"]
+
+
+class Tags(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def seen(name: str) -> str:
+    return name.replace("\u202e", "\N{REPLACEMENT CHARACTER}").replace("\n", "\N{REPLACEMENT CHARACTER}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_text_in_html(name: str) -> None:
+    usual, found = Tags(), Tags()
+    usual.feed(rendered("html"))
+
+    found.feed(rendered("html", example(name, name), title=name))
+
+    assert (found.tags, found.attributes) == (usual.tags, usual.attributes)
+    assert found.text.count(seen(name)) >= 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_text_in_csv(name: str) -> None:
+    lines = list(csv.DictReader(io.StringIO(rendered("csv", example(name, name)))))
+
+    assert len(lines) == 9
+    assert {line["table"] for line in lines} == {seen(name)}
+    assert lines[0]["Rate (%)"] == seen(name)
+
+
+def commands(text: str) -> set[str]:
+    """The commands of TeX in a text without its comments."""
+    return set(re.findall(r"\\([a-zA-Z]+|.)", re.sub(r"(?<!\\)%.*", "", text)))
+
+
+OF_SPECIAL = {"textbackslash", "textasciicircum", "textasciitilde", "textless", "textgreater", "textbar", "char"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_text_in_tex(name: str) -> None:
+    text = rendered("tex", example(name, name), title=name)
+
+    assert commands(text) <= commands(rendered("tex")) | OF_SPECIAL | set("{}$&#_%")
+    balanced = re.sub(r"\\[{}]|(?<!\\)%.*", "", text)
+    assert balanced.count("{") == balanced.count("}")
+    rows = re.findall(r"^.* \\\\$", text, re.MULTILINE)
+    assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [2, 3, 3, 3, 3]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not here")
+def test_tex_compiles(tmp_path: Path) -> None:
+    tables = [example(name, name) for name in NAMES]
+    (tmp_path / "tables.tex").write_text(rendered("tex", *tables, title="".join(NAMES)), encoding="utf-8")
+    (tmp_path / "paper.tex").write_text(
+        r"\documentclass{article}\usepackage{booktabs,siunitx}\begin{document}\input{tables}\end{document}",
+        encoding="utf-8",
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+
+    if b"siunitx.sty' not found" in ended.stdout:
+        pytest.skip("siunitx is not here")
+    assert ended.returncode == 0, ended.stdout.decode(errors="replace")[-2000:]
+
+
+def test_every_format_is_text_that_ends_in_a_line() -> None:
+    endings = plugins.names(formats)
+
+    assert endings == ["csv", "html", "md", "tex", "txt"]
+    assert all(rendered(ending).endswith("\n") for ending in endings)
+
+
+def test_an_empty_report_says_what_fills_it() -> None:
+    empty = Report("Masks", (), "no finished trial in 'a<b' fits", ("make sweep-masks",))
+
+    texts = {ending: plugins.load(formats, ending).render(empty) for ending in plugins.names(formats)}
+
+    assert all("make sweep-masks" in text for ending, text in texts.items() if ending != "csv")
+    assert "a&lt;b" in texts["html"]
+    assert texts["csv"] == "table,block,column,mean,sd,n,text,quoted,marks,trials\n"

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from wsolbench import report, store, table_file
+from wsolbench import formats, plugins, report, store, table_file
 from wsolbench.filling import Asked
-from wsolbench.formats import md, txt
+from wsolbench.formats import txt
 from wsolbench.table import Report
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = sorted((ROOT / "reports" / "published").glob("*/*.md"))
 """reports/published/X/Y.md is reports/Y.yaml of the records in results/published/X."""
+
+FORMATS = ("md", "tex", "html", "csv")
 
 
 def made(path: Path) -> Report:
@@ -27,8 +29,11 @@ def rows(name: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_published_tables_come_of_the_published_records(path: Path) -> None:
-    assert md.render(made(path)) == path.read_text(encoding="utf-8")
+@pytest.mark.parametrize("ending", FORMATS)
+def test_published_tables_come_of_the_published_records(path: Path, ending: str) -> None:
+    text = plugins.load(formats, ending).render(made(path))
+
+    assert text.encode() == path.with_suffix(f".{ending}").read_bytes()
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}-{path.stem}")

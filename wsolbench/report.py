@@ -182,7 +182,7 @@ class _Sheet:
 
     def _settings(self) -> str:
         """The caption's fields; those in which rows differ, as recipes of methods may, are said to."""
-        return ", ".join(f"{_words(name)} {_several(values)}" for name, values in self.told.items())
+        return ", ".join(f"{_words(name)} {_several(list(map(_short, values)))}" for name, values in self.told.items())
 
     def _notes(self) -> tuple[str, ...]:
         repeats = unique(note for part in self.parts for note in self._repeats(part))
@@ -275,6 +275,11 @@ def _stage_named(label: str, stages: Sequence[str]) -> str:
     """The label with the name of a stage in place of `stages[-2]`."""
     names = {f"stages[{index}]": stages[index] for index in range(-len(stages), len(stages))}
     return re.sub(r"stages\[-?[0-9]+\]", lambda found: names.get(found[0], found[0]), label)
+
+
+def _short(value: str) -> str:
+    """A digest by how it begins, any other value as it is."""
+    return f"{value[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", value) else value
 
 
 def _several(values: Sequence[str]) -> str:

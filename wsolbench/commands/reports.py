@@ -20,7 +20,7 @@ _NOT_OF_TRIALS = ("data", "device", "workers")
 def report(
     file: Annotated[list[str], typer.Argument(metavar="FILE... [KEY=VALUE...]", help="tables, and which trials")],
     results: Results = Path("results"),
-    formats_: Annotated[str, typer.Option("--format", help="of the files, with commas: md,csv,html,txt")] = "md",
+    formats_: Annotated[str, typer.Option("--format", help="of the files, with commas: md,tex,csv,html,txt")] = "md",
     out: Annotated[Path, typer.Option(help="folder for the files")] = Path("reports/out"),
 ) -> None:
     """The tables of reports/*.yaml from the finished trials: as text here, and as files."""
