@@ -21,7 +21,7 @@ LAYERS = [
     "methods recipe table_file formats formats.*",
     "loop overhead measure evaluation score selection",
     "job filling",
-    "launch sweep report verify catalogue inspection",
+    "launch sweep report verify catalogue inspection prediction export",
     "console",
     "commands commands.*",
     "cli __main__",

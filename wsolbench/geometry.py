@@ -38,6 +38,13 @@ class Window:
         scaled = scale_boxes(boxes, (width, height), (self.width, self.height), truncate=False)
         return np.asarray(scaled, np.float64) - (self.x, self.y, self.x, self.y)
 
+    def in_image(self, boxes: NDArray[np.float64], size: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(M, 4) boxes of what is seen, in pixels of the image of (width, height) `size`, clipped to it."""
+        width, height = size.tolist()
+        whole = boxes + np.array((self.x, self.y, self.x, self.y))
+        scaled = scale_boxes(whole, (self.width, self.height), (width, height), truncate=False)
+        return np.clip(np.asarray(scaled, np.float64), 0, (width, height, width, height))
+
     def mask(self, mask: NDArray[Any]) -> NDArray[Any]:
         """(H, W) -> (rows, columns) by nearest neighbours."""
         rows = _nearest(mask.shape[0], self.height)[self.y : self.y + self.rows]
