@@ -1,6 +1,5 @@
 """Attempts at a trial: who runs it, how far it is, how it ended; and what state that leaves the trial in."""
 
-import json
 import os
 import socket
 import subprocess
@@ -14,8 +13,9 @@ from typing import Any, Literal
 from wsolbench import files
 from wsolbench.trial import canonical
 
-State = Literal["done", "running", "preempted", "interrupted", "lost", "failed", "broken", "new"]
-"""Of a trial: `preempted` and `interrupted` attempts ended in order, a `lost` one was killed."""
+State = Literal["done", "running", "preempted", "interrupted", "lost", "failed", "broken", "unreadable", "new"]
+"""Of a trial: `preempted` and `interrupted` attempts ended in order, a `lost` one was killed; a `broken` record is not
+what its writer wrote, an `unreadable` one may be."""
 
 SILENT_AFTER = 600.0
 """Seconds without a sign of life after which an attempt on another host no longer counts as running."""
@@ -38,8 +38,7 @@ class Attempt:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Add a line to the attempt's metrics."""
-        with (self.folder / "metrics.jsonl").open("ab") as file:
-            file.write(canonical(row) + b"\n")
+        files.append(self.folder / "metrics.jsonl", canonical(row) + b"\n")
         self.beat()
 
     def end(self, kind: str, message: str = "", detail: str = "") -> None:
@@ -84,11 +83,8 @@ def standing(attempts: Sequence[Attempt]) -> State:
 
 
 def _lines(content: bytes) -> Iterator[dict[str, Any]]:
-    for line in content.splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
+    found = (files.json_object(line) for line in content.splitlines())
+    return (row for row in found if row is not None and type(row.get("epoch")) is int)
 
 
 def here() -> dict[str, Any]:
@@ -98,7 +94,8 @@ def here() -> dict[str, Any]:
 
 def running_here(process: Mapping[str, Any]) -> bool:
     """Whether a process of this host, as `here` described it, is still there."""
-    return _process_start(process["pid"]) == process["process_start"]
+    start = process.get("process_start")
+    return start is not None and _process_start(int(process["pid"])) == start
 
 
 def cluster_job() -> str | None:

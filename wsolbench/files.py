@@ -30,6 +30,13 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _passed: Counter[str] = Counter()
 
 
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number)
+
+
 class UnreadableError(OSError):
     """A file that is there, or may be, and cannot be read now."""
 
@@ -116,10 +123,16 @@ def text(data: Mapping[str, Any]) -> bytes:
 
 def plain(path: Path) -> dict[str, Any]:
     """What a JSON file says; empty if there is none, or none that is whole."""
+    return json_object(read(path) or b"") or {}
+
+
+def json_object(content: bytes) -> dict[str, Any] | None:
+    """The object that a JSON text holds; None where it is torn, or anything else."""
     try:
-        return json.loads(read(path) or b"")
-    except ValueError:
-        return {}
+        found = _JSON.decode(content.decode())
+    except (ValueError, RecursionError):  # the last: nested too deep to be ours
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def sha256(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -10,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from wsolbench import files
+from wsolbench import files, index
 from wsolbench.attempts import Attempt, State, standing
 from wsolbench.errors import InputError
+from wsolbench.index import Index
 from wsolbench.trial import Trial, canonical, flat
 
 Counted = Literal["params_mib", "param_overhead_pct", "compute_overhead_pct"]
@@ -20,6 +20,7 @@ Counted = Literal["params_mib", "param_overhead_pct", "compute_overhead_pct"]
 
 COUNTED: tuple[str, ...] = get_args(Counted)
 SCHEMA = 1
+_SEAL = b',\n "digest": "'
 
 
 class BrokenRecordError(InputError):
@@ -65,7 +66,7 @@ class Store:
     def put(self, trial: Trial, results: Mapping[str, Any]) -> bool:
         """Record a finished trial, all at once or not at all; False if a record is there already."""
         body = {"schema": SCHEMA, "id": trial.id, "trial": trial.spec(), **results}
-        return files.commit(self.path(trial.id, "record.json"), files.text({**body, "digest": _digest(body)}))
+        return files.commit(self.path(trial.id, "record.json"), sealed(body))
 
     def record(self, trial_id: str) -> dict[str, Any] | None:
         """A finished trial's record, with what protocols said of it since; None if there is none.
@@ -85,11 +86,18 @@ class Store:
         folder = self.path(trial_id, "scores")
         folder.mkdir(exist_ok=True)
         body = {"schema": SCHEMA, "id": trial_id, "protocol": protocol, "metrics": metrics}
-        files.commit(folder / f"{protocol}.json", files.text({**body, "digest": _digest(body)}))
+        files.commit(folder / f"{protocol}.json", sealed(body))
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of all finished trials, in the order of their ids; broken ones are left out."""
-        return [record for trial_id in self.ids() if (record := self._readable(trial_id)) is not None]
+        """The records of all finished trials, in the order of their ids, without the epochs before the last.
+
+        Broken ones are left out; `index` names them.
+        """
+        return self.index().records()
+
+    def index(self) -> Index:
+        """What all records say, read anew only where they have changed."""
+        return index.of(self.folder, self.ids(), self.record)
 
     def ids(self) -> list[str]:
         """The trials that have a folder here."""
@@ -108,6 +116,8 @@ class Store:
                 return "done"
         except BrokenRecordError:
             return "broken"
+        except files.UnreadableError:
+            return "unreadable"
         return standing(self.attempts(trial_id))
 
     def put_arrays(self, trial_id: str, name: str, arrays: Mapping[str, Any]) -> None:
@@ -137,12 +147,6 @@ class Store:
             for path in found:
                 shutil.move(path, aside / path.name)
 
-    def _readable(self, trial_id: str) -> dict[str, Any] | None:
-        try:
-            return self.record(trial_id)
-        except BrokenRecordError:
-            return None
-
 
 def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dict[str, Any]]:
     """Records side by side: a trial's fields and options, its stages, what is counted, its metrics under one protocol.
@@ -164,26 +168,28 @@ def _images(record: Mapping[str, Any]) -> dict[str, int]:
     return {"test_images": record["images"]["test"]} if "images" in record else {}
 
 
+def sealed(body: Mapping[str, Any]) -> bytes:
+    """A record as a JSON text whose last key is the digest of all that stands before it."""
+    text = files.text(body).removesuffix(b"\n}\n")
+    return text + _SEAL + hashlib.sha256(text).hexdigest().encode() + b'"\n}\n'
+
+
 def _sealed(path: Path, trial_id: str) -> dict[str, Any] | None:
     """What a file says whose digest and id are right; None if there is no file."""
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    content = files.read(path)
+    if content is None:
         return None
-    try:
-        body = json.loads(content)
-        digest = body.pop("digest")
-        if body["id"] == trial_id and body["schema"] == SCHEMA and digest == _digest(body):
-            return body
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise BrokenRecordError(
-        f"{path} is torn, altered or another trial's; run the trial again with --fresh, which sets it aside"
-    )
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical(body)).hexdigest()
+    body = files.json_object(content) or {}
+    digest = body.pop("digest", None)
+    whole = digest == hashlib.sha256(content.rpartition(_SEAL)[0]).hexdigest()
+    # the first records were sealed by their data instead of their text, which takes longer to tell
+    if not (whole or digest == hashlib.sha256(canonical(body)).hexdigest()) or body.get("id") != trial_id:
+        raise BrokenRecordError(
+            f"{path} is torn, altered or another trial's; run the trial again with --fresh, which sets it aside"
+        )
+    if body.get("schema") != SCHEMA:
+        raise BrokenRecordError(f"{path} has schema {body.get('schema')}, not {SCHEMA}; another wsolbench wrote it")
+    return body
 
 
 def _is_id(name: str) -> bool:

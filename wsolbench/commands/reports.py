@@ -32,9 +32,12 @@ def report(
     wanted = [word.strip() for word in formats_.split(",")]
     for name in wanted:
         plugins.load(formats, name)
-    records = store.rows(Store(results).records(), asked.filters.get("protocol"))
+    found = Store(results).index()
+    left_out = {**found.broken, **found.unreadable}
+    records = store.rows(found.records(), asked.filters.get("protocol"))
     complete = [print_report(name, records, asked, out, wanted) for name in names]
-    raise typer.Exit(0 if all(complete) else INCOMPLETE)
+    say(*(f"left out: {why}" for why in left_out.values()))
+    raise typer.Exit(0 if all(complete) and not left_out else INCOMPLETE)
 
 
 def print_report(
