@@ -14,6 +14,7 @@ help: ## Say what there is
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 	@echo "sweeps: $(basename $(notdir $(wildcard sweeps/*.yaml)))"
 	@echo "reports: $(basename $(notdir $(wildcard reports/*.yaml)))"
+	@echo "figures: $(basename $(notdir $(wildcard figures/*.yaml)))"
 
 setup: $(VENV)/.ready ## Install wsolbench into .venv
 
@@ -31,6 +32,9 @@ sweep-%: $(VENV)/.ready ## Run the trials of sweeps/<name>.yaml that have no res
 
 report-%: $(VENV)/.ready ## Render reports/<name>.yaml from the results
 	$(BIN)/wsolbench report reports/$*.yaml $(SETTINGS) $(ARGS)
+
+figure-%: $(VENV)/.ready ## Draw figures/<name>.yaml from the results
+	$(BIN)/wsolbench figure figures/$*.yaml $(SETTINGS) $(ARGS)
 
 overhead: $(VENV)/.ready ## Count parameters, MACs and operations of the methods
 	$(BIN)/wsolbench overhead $(ARGS)

@@ -15,7 +15,8 @@ from wsolbench import scoremaps
 from wsolbench.boxes import boxes_at_thresholds
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
-from wsolbench.evaluation import ERRORS, Predictions, Scores, coverage, error_kind, evaluate
+from wsolbench.evaluation import Predictions, Scores, coverage, error_kind, evaluate
+from wsolbench.metrics import ERRORS
 from wsolbench.protocols import Protocol, names, protocol
 from wsolbench.truth import of_network
 

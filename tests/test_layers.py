@@ -19,10 +19,10 @@ LAYERS = [
     "index",
     "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint table",
     "method weights batches pixels trace truth backbones backbones.* datasets datasets.*",
-    "methods recipe table_file formats formats.*",
+    "methods recipe looks table_file formats formats.*",
     "loop overhead measure evaluation score selection",
     "job filling",
-    "launch sweep report verify catalogue inspection prediction export",
+    "launch sweep report verify catalogue inspection prediction export figures drawing gallery mosaic",
     "console",
     "commands commands.*",
     "cli __main__",
@@ -32,7 +32,21 @@ LAYERS = [
 INTERFACE = {"method", "backbone", "scoremaps", "plugins", "errors"}
 """What a file of methods/ may import from wsolbench."""
 
-WITHOUT_TORCH = ["errors", "plugins", "documents", "extract", "trial", "attempts", "store", "report", "cli"]
+WITHOUT_TORCH = [
+    "errors",
+    "plugins",
+    "documents",
+    "extract",
+    "trial",
+    "attempts",
+    "store",
+    "report",
+    "figures",
+    "drawing",
+    "gallery",
+    "mosaic",
+    "cli",
+]
 """Modules that must not cost the seconds that importing torch takes."""
 
 LONGEST = 50

@@ -11,7 +11,7 @@ import pytest
 from wsolbench import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("wsolbench", "methods", "sweeps", "reports", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("wsolbench", "methods", "sweeps", "reports", "figures", "pyproject.toml", "README.md", "LICENSE")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "out", "published", "*.egg-info")
 
 
@@ -51,7 +51,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a user's own project, which has modules called like ours."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("methods", "sweeps", "reports", "tests"):
+    for name in ("methods", "sweeps", "reports", "figures", "tests"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text("raise RuntimeError('not ours')\n", encoding="utf-8")
     (folder / "methods" / "adl.py").write_text("raise RuntimeError('not ours')\n", encoding="utf-8")
@@ -86,6 +86,7 @@ def test_wheel_holds_one_package_and_its_metadata(names: set[str]) -> None:
         ("methods", "*.py", "wsolbench/_methods"),
         ("sweeps", "*.yaml", "wsolbench/_sweeps"),
         ("reports", "*.yaml", "wsolbench/_reports"),
+        ("figures", "*.yaml", "wsolbench/_figures"),
     ],
 )
 def test_wheel_holds_all_files_of(names: set[str], source: str, pattern: str, target: str) -> None:
@@ -98,7 +99,7 @@ def test_wheel_holds_all_files_of(names: set[str], source: str, pattern: str, ta
 def test_wheel_holds_no_other_folders(names: set[str]) -> None:
     folders = {str(Path(name).parent) for name in names if name.startswith("wsolbench/")}
 
-    inside = ("", "/backbones", "/commands", "/datasets", "/formats", "/_methods", "/_sweeps", "/_reports")
+    inside = ("", "/backbones", "/commands", "/datasets", "/formats", "/_methods", "/_sweeps", "/_reports", "/_figures")
     assert folders == {f"wsolbench{name}" for name in inside}
 
 

@@ -13,21 +13,18 @@ from torch import Tensor
 from wsolbench import boxes, scoremaps
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
-from wsolbench.metrics import BoxAccuracies, BoxAccuracy, PixelAveragePrecision, threshold_grid
+from wsolbench.metrics import ERRORS, HIT, BoxAccuracies, BoxAccuracy, PixelAveragePrecision, threshold_grid
 from wsolbench.protocols import Protocol
-from wsolbench.truth import Truth
+from wsolbench.truth import Truth, counting
 
 CHUNK = 64
 """Images whose full-size score maps are in memory at once."""
 
-HIT = 0.5
 COVERED = 0.2
 """Share of its maximum above which a score map covers an object's body, whatever the protocol's threshold."""
 IOUS = (0.3, HIT, 0.7)
 SMALL, LARGE = 0.15, 0.45
 """Shares of the image that the largest true box of a small image is below, and of a large one at least."""
-
-ERRORS = ("none", "class", "part", "more", "multiple", "other")
 
 
 @dataclass(frozen=True)
@@ -204,13 +201,6 @@ def of_network(score_maps: scoremaps.Maps, truth: Truth, protocol: Protocol) -> 
         return scoremaps.min_max(scoremaps.resized(chosen, view.rows, view.columns, protocol.interpolation))
 
     return Scored(truth, maps, protocol)
-
-
-def counting(truths: NDArray[np.float64], protocol: Protocol) -> NDArray[np.float64]:
-    """Those of an image's true boxes that count, as the protocol rounds them."""
-    if protocol.whole_pixels:
-        truths = np.trunc(truths)
-    return truths[:1] if protocol.truths == "first" else truths
 
 
 def _accuracy(protocol: Protocol, contours: boxes.Contours, threads: int) -> BoxAccuracy:

@@ -10,7 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from wsolbench import boxes
 from wsolbench.boxes import Boxes, ScoreMaps, Thresholds
 
-IOU = 0.5  # from which on a box is a hit for MaxBoxAcc
+HIT = 0.5
+"""The IoU from which on a box is a hit for MaxBoxAcc."""
+
+ERRORS = ("none", "class", "part", "more", "multiple", "other")
+"""Kinds of error of an image, in the order of their numbers."""
 
 
 class BoxAccuracies(TypedDict):
@@ -45,7 +49,7 @@ class BoxAccuracy:
     def __init__(
         self,
         thresholds: Thresholds,
-        iou_thresholds: Sequence[float] = (IOU,),
+        iou_thresholds: Sequence[float] = (HIT,),
         contours: boxes.Contours = "largest",
         *,
         convention: boxes.Convention = "inclusive",
@@ -53,8 +57,8 @@ class BoxAccuracy:
         threads: int = 1,
     ) -> None:
         boxes.check_contours(contours)
-        if IOU not in iou_thresholds or not all(0 < iou <= 1 for iou in iou_thresholds):
-            raise ValueError(f"IoU thresholds must be above 0 and at most 1, {IOU} among them, not {iou_thresholds!r}")
+        if HIT not in iou_thresholds or not all(0 < iou <= 1 for iou in iou_thresholds):
+            raise ValueError(f"IoU thresholds must be above 0 and at most 1, {HIT} among them, not {iou_thresholds!r}")
         self.thresholds = boxes.checked_thresholds(thresholds)
         if not self.thresholds.size:
             raise ValueError("thresholds must hold at least one number")
@@ -101,7 +105,7 @@ class BoxAccuracy:
         accuracy = self.hits * 100.0 / self.count
         best = accuracy.max(1)
         return {
-            "max_box_acc": float(best[self.iou_thresholds == IOU][0]),
+            "max_box_acc": float(best[self.iou_thresholds == HIT][0]),
             "max_box_acc_v2": float(best.mean()),
             "accuracy": accuracy,
         }

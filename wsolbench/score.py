@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from wsolbench import scoremaps
 from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
 from wsolbench.errors import InputError
-from wsolbench.evaluation import ERRORS, Scored, Scores, localization
+from wsolbench.evaluation import Scored, Scores, localization
 from wsolbench.geometry import Window, window
+from wsolbench.metrics import ERRORS
 from wsolbench.protocols import Protocol
 from wsolbench.truth import Truth, of_network
 

@@ -75,7 +75,7 @@ def check_filters(filters: Mapping[str, Any], records: Sequence[Record]) -> None
 
 def fits(record: Record, where: Mapping[str, Any]) -> bool:
     """Whether the record has these values; `stages` and its slices are those of its own backbone."""
-    return all(name in record and shown(record[name]) == shown(_meant(value, record)) for name, value in where.items())
+    return all(name in record and shown(record[name]) == shown(meant(value, record)) for name, value in where.items())
 
 
 def parts(table: TableFile, part: Part) -> list[Part]:
@@ -132,7 +132,7 @@ def _order(record: Record) -> tuple[int, str, str]:
     return record["seed"], str(record["id"]), repr(sorted(record.items()))
 
 
-def _meant(value: Any, record: Record) -> Any:
+def meant(value: Any, record: Record) -> Any:
     """The points that `stages` or a slice of it stands for on the record's backbone; any other value as it is."""
     return expand_stages(value, record["stages"]) if "stages" in record else value
 

@@ -1,4 +1,4 @@
-"""Finds the sweep and table files: a user's own, those of a checkout, or those of the wheel."""
+"""Finds the sweep, table and figure files: a user's own, those of a checkout, or those of the wheel."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ _HERE = Path(__file__).resolve().parent
 
 
 def names(kind: str) -> list[str]:
-    """What files of a kind there are, `sweeps` or `reports`, by name."""
+    """What files of a kind there are, `sweeps`, `reports` or `figures`, by name."""
     return sorted({path.stem for folder in _folders(kind) for path in folder.glob("*.yaml")})
 
 

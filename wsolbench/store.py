@@ -138,6 +138,10 @@ class Store:
         with np.load(path, allow_pickle=False) as found:
             return dict(found)
 
+    def curve(self, trial_id: str, protocol: str) -> Any:
+        """The accuracy in percent at each threshold, as (T,) floats; None if it is not stored."""
+        return self.arrays(trial_id, "predictions.npz").get(f"{protocol}/curve")
+
     def set_aside(self, trial_id: str) -> None:
         """Move a trial's results and checkpoints out of the way, so that it trains anew; nothing is lost."""
         names = ("record.json", "predictions.npz", "scoremaps.npz", "scores", "checkpoint", "attempts")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsolbench.dataset import Split
 from wsolbench.geometry import Geometry, Window, window
+from wsolbench.protocols import Protocol
 
 THREADS = 4
 """That decode masks; they wait for the disk as much as they compute."""
@@ -57,6 +58,13 @@ class Truth:
 def of_network(split: Split, geometry: Geometry, side: int) -> Truth:
     """The truth in the pixels of a network's input of `side` pixels."""
     return Truth(split, [window(geometry, size, side) for size in split.sizes])
+
+
+def counting(truths: NDArray[np.float64], protocol: Protocol) -> NDArray[np.float64]:
+    """Those of an image's true boxes that count, as the protocol rounds them."""
+    if protocol.whole_pixels:
+        truths = np.trunc(truths)
+    return truths[:1] if protocol.truths == "first" else truths
 
 
 def _kept(read: Callable[[int], NDArray[Any]], views: Sequence[Window]) -> Callable[[range], NDArray[np.uint8]]:

@@ -10,10 +10,12 @@ from wsolbench.console import Json, app
 
 @app.command("list")
 def list_(
-    kind: Annotated[Literal["all", "methods", "backbones", "datasets", "sweeps", "reports"], typer.Argument()] = "all",
+    kind: Annotated[
+        Literal["all", "methods", "backbones", "datasets", "sweeps", "reports", "figures"], typer.Argument()
+    ] = "all",
     as_json: Json = False,
 ) -> None:
-    """What there is: methods, backbones and data sets with their options, sweeps, reports."""
+    """What there is: methods, backbones and data sets with their options, sweeps, reports, figures."""
     from wsolbench import catalogue  # noqa: PLC0415  imports torch
 
     found = catalogue.everything() if kind == "all" else {kind: catalogue.everything()[kind]}

@@ -28,7 +28,7 @@ def report(
     given = words.values(word for word in file if "=" in word)
     if not names:
         raise InputError(f"name a report; there are: {', '.join(shipped.names('reports'))}")
-    asked = Asked(str(results), _filters(given), {name: str(given[name]) for name in _PLACE if name in given})
+    asked = Asked(str(results), trial_filters(given), {name: str(given[name]) for name in _PLACE if name in given})
     wanted = [word.strip() for word in formats_.split(",")]
     for name in wanted:
         plugins.load(formats, name)
@@ -60,7 +60,7 @@ def print_report(
     return made.complete
 
 
-def _filters(given: Mapping[str, Any]) -> dict[str, Any]:
+def trial_filters(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that trials must have; a weights file stands for its digest."""
     filters = {key: value for key, value in given.items() if key not in _NOT_OF_TRIALS}
     if "protocol" in filters:

@@ -1,0 +1,254 @@
+"""What figures show: a YAML file says what is on each axis, finished trials fill it; `drawing` draws it."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from wsolbench import documents
+from wsolbench.documents import Document
+from wsolbench.errors import InputError, nearest
+from wsolbench.looks import Look, looks
+from wsolbench.plugins import Positive
+from wsolbench.protocols import Metric
+from wsolbench.selection import NO_SETTINGS, NOT_GIVEN, Record, check_filters, fits, meant, natural
+from wsolbench.store import Counted
+from wsolbench.table import shown
+
+EVERY_THRESHOLD = "every_threshold"
+"""As the field on x: the thresholds from 0 to 100 % at which accuracy is stored."""
+
+_FILE = ConfigDict(extra="forbid")
+_NO_SETTINGS = {*NO_SETTINGS, "protocol"}
+_DIGEST = 64  # hexadecimal digits
+
+
+@checked(frozen=True, config=_FILE)
+class Across:
+    """What is on x: a field or option of trials, a metric, what is counted of networks, or every threshold."""
+
+    field: StrictStr
+    label: StrictStr
+    scale: Positive = 1.0  # of a field's value, such as 100 for a share
+    values: tuple[Any, ...] = ()  # of a field: those shown, from left to right; all of them where there is none
+
+
+@checked(frozen=True, config=_FILE)
+class Up:
+    """What is on y, in a panel of its own."""
+
+    field: Literal[Metric, Counted]
+    label: StrictStr
+
+
+@checked(frozen=True, config=_FILE, kw_only=True)
+class FigureFile:
+    """A figure as `figures/*.yaml` describes it."""
+
+    title: StrictStr
+    x: Across
+    y: tuple[Up, ...]
+    per: tuple[StrictStr, ...]  # fields that never share a figure; its caption tells them
+    where: dict[StrictStr, Any] = field(default_factory=dict)  # the trials that it shows
+    baseline: dict[StrictStr, Any] | None = None  # the trials of the dashed line
+    sweep: StrictStr | None = None  # the sweep that runs them
+
+
+@dataclass(frozen=True)
+class Line:
+    """Trials that agree in all but the seed and what is on x; a group of dots where that is a metric."""
+
+    label: str
+    look: Look
+    records: tuple[Record, ...]
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What one figure shows.
+
+    Args:
+        file: what is on the axes.
+        name: what tells it from others of the same file; empty where there is one.
+        caption: the settings that all trials share, and what dots and bands are.
+        lines: in the order of the legend.
+        missing: the values on x that no trial has.
+    """
+
+    file: FigureFile
+    name: str
+    caption: str
+    lines: tuple[Line, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def places(self) -> list[Any]:
+        """What stands on x from left to right, where that is a field."""
+        records = [record for line in self.lines if not line.baseline for record in line.records]
+        return _in_order(self.file.x, records)
+
+    @property
+    def title(self) -> str:
+        """What it is called, on its own."""
+        return f"{self.file.title}, {self.name}" if self.name else self.file.title
+
+
+def read(path: Path) -> FigureFile:
+    """The figure that the file describes; `InputError` has every problem, each with file and line."""
+    return figure_file(documents.read(path))
+
+
+def figure_file(document: Document) -> FigureFile:
+    """The figure that the document describes; raises `InputError`."""
+    try:
+        found = TypeAdapter(FigureFile).validate_python(document.data)
+    except ValidationError as error:
+        raise InputError(*(_problem(document, detail) for detail in error.errors())) from None
+    if not found.y:
+        raise InputError(f"{document.where('y')}: y must not be empty")
+    if found.x.field == EVERY_THRESHOLD and [up.field for up in found.y] != ["gt_known_loc"]:
+        raise InputError(f"{document.where('y')}: over every threshold only gt_known_loc is stored")
+    return found
+
+
+def _problem(document: Document, detail: Mapping[str, Any]) -> str:
+    keys = tuple(part for part in detail["loc"] if part != "[key]")
+    where, name = document.where(*keys), str(keys[-1]) if keys else "the file"
+    match detail["type"]:
+        case "unexpected_keyword_argument":
+            level: Any = {"x": Across, "y": Up}.get(str(keys[0]) if len(keys) > 1 else "", FigureFile)
+            known = [each.name for each in fields(level)]
+            return f"{where}: unknown key {name!r}{nearest(name, known) or '.'} There are: {', '.join(known)}"
+        case "missing":
+            return f"{where}: {name} is missing"
+        case _:
+            return f"{where}: {name}: {detail['msg'][0].lower()}{detail['msg'][1:]}, not {detail['input']!r}"
+
+
+def sheets(file: FigureFile, records: Sequence[Record], filters: Mapping[str, Any]) -> list[Sheet]:
+    """One for each set of values of the fields `per`; none where no finished trial fits.
+
+    Args:
+        file: from `read`.
+        records: one per finished trial, in any order.
+        filters: a field or option and its value, which every trial shown must have.
+
+    Raises:
+        InputError: a filter names a field that no record has.
+    """
+    check_filters(filters, records)
+    styles = looks({str(record["method"]) for record in records})
+    chosen = sorted((r for r in records if fits(r, filters)), key=lambda r: (r["seed"], str(r["id"])))
+    shows, baseline = [r for r in chosen if _on_sheet(file, r)], _those(chosen, file.baseline)
+    apart = {tuple(_value(r, name) for name in file.per): None for r in shows}
+    told = [name for index, name in enumerate(file.per) if len({values[index] for values in apart}) > 1]
+    found = []
+    for values in sorted(apart, key=lambda values: [natural(value) for value in values]):
+        fixed = dict(zip(file.per, values, strict=True))
+        own, dashed = ([r for r in group if _has(r, fixed)] for group in (shows, baseline))
+        name = ", ".join(f"{_words(key)} {fixed[key]}" for key in told)
+        lines = (*_lines(own, file.x.field, styles), *_lines(dashed, file.x.field, styles, baseline=True))
+        found.append(Sheet(file, name, _caption(file, fixed, [*own, *dashed]), lines, _missing(file, own, dashed)))
+    return found
+
+
+def _those(records: Iterable[Record], where: Mapping[str, Any] | None) -> list[Record]:
+    return [] if where is None else [record for record in records if fits(record, where)]
+
+
+def _on_sheet(file: FigureFile, record: Record) -> bool:
+    """Whether a trial has what stands on x and y, and the values that are asked for."""
+    x = file.x
+    needed = [up.field for up in file.y] + ([] if x.field == EVERY_THRESHOLD else [x.field])
+    if not fits(record, file.where) or any(record.get(name) is None for name in needed):
+        return False
+    return not x.values or shown(record[x.field]) in {shown(meant(value, record)) for value in x.values}
+
+
+def _has(record: Record, fixed: Mapping[str, str]) -> bool:
+    return all(_value(record, name) == value for name, value in fixed.items())
+
+
+def _value(record: Record, name: str) -> str:
+    """As a figure shows it; of a digest only as much as tells it from others."""
+    text = shown(record[name]) if name in record else NOT_GIVEN
+    return text[:8] if len(text) == _DIGEST and not set(text) - set("0123456789abcdef") else text
+
+
+def _lines(
+    records: Sequence[Record], x: str, styles: Mapping[str, Look], *, baseline: bool = False
+) -> tuple[Line, ...]:
+    """The trials by method, and of each method by the settings in which they differ."""
+    found: list[Line] = []
+    for method in sorted({str(record["method"]) for record in records}, key=lambda name: list(styles).index(name)):
+        own = [record for record in records if record["method"] == method]
+        names = sorted({name for record in own for name in record} - _NO_SETTINGS - {x})
+        told = [name for name in names if len({_value(record, name) for record in own}) > 1]
+        by: dict[tuple[str, ...], list[Record]] = {}
+        for record in own:
+            by.setdefault(tuple(_value(record, name) for name in told), []).append(record)
+        for values in sorted(by, key=lambda values: [natural(value) for value in values]):
+            label = ", ".join([styles[method].label, *_settings(dict(zip(told, values, strict=True)))])
+            found.append(Line(label, styles[method], _once(by[values], x), baseline))
+    return tuple(found)
+
+
+def _settings(told: Mapping[str, str]) -> Iterator[str]:
+    """What tells the settings of a method apart; of a switch only that it is off."""
+    for name, value in told.items():
+        if value != "true":
+            yield f"no {_words(name)}" if value == "false" else f"{_words(name)} {value}"
+
+
+def _once(records: Iterable[Record], x: str) -> tuple[Record, ...]:
+    """The first record of each seed at each place on x: one that is there twice counts once."""
+    place = None if x in _NO_SETTINGS else x
+    found: dict[tuple[int, str], Record] = {}
+    for record in records:
+        found.setdefault((record["seed"], shown(record.get(place)) if place else ""), record)
+    return tuple(found.values())
+
+
+def _in_order(x: Across, records: Collection[Record]) -> list[Any]:
+    """The values that trials have, as the file orders them, else by size; lists of points from the shortest."""
+    found = {shown(record[x.field]): record[x.field] for record in records}
+    if not x.values:
+        return sorted(found.values(), key=lambda value: (_size(value), natural(shown(value))))
+    asked = dict.fromkeys(shown(meant(value, record)) for value in x.values for record in records)
+    return [found[value] for value in asked if value in found]
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, list | tuple) else 0
+
+
+def tick(value: Any, before: Any, scale: float) -> str:
+    """A value on x; of a list that adds to the one before it, what it adds."""
+    if isinstance(value, list | tuple):
+        added = [str(item) for item in value if before is None or item not in before]
+        return ("+ " if before is not None and len(added) + len(before) == len(value) else "") + ", ".join(added)
+    return shown(value * scale) if isinstance(value, int | float) and not isinstance(value, bool) else shown(value)
+
+
+def _missing(file: FigureFile, own: Sequence[Record], dashed: Sequence[Record]) -> tuple[str, ...]:
+    there = {shown(record[file.x.field]) for record in own} if file.x.values else set()
+    asked = dict.fromkeys(shown(meant(value, own[0])) for value in file.x.values)
+    lacks = [f"{_words(file.x.field)} {value}" for value in asked if value not in there]
+    return (*lacks, *(["baseline"] if file.baseline is not None and not dashed else []))
+
+
+def _caption(file: FigureFile, fixed: Mapping[str, str], records: Collection[Record]) -> str:
+    settings = ", ".join(f"{_words(name)} {value}" for name, value in fixed.items() if value != NOT_GIVEN)
+    seeds = len({record["seed"] for record in records})
+    over = f"over {seeds} seeds" if seeds > 1 else "of one seed"
+    one = "thin lines" if file.x.field == EVERY_THRESHOLD else "small dots"
+    spread = f"mean ± SD (ddof 1) {over}, {one} are trials" if seeds > 1 else f"values {over}"
+    return f"{settings[:1].upper()}{settings[1:]}. In %, {spread}."
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
