@@ -41,6 +41,7 @@ PLAN = """
 import sys, time
 from pathlib import Path
 from wsolbench import sweep
+sweep.read(Path(sys.argv[2]), {})  # imports the plug-ins
 started = time.perf_counter(), time.process_time()
 count = len(sweep.read(Path(sys.argv[1]), {}).trials)
 print(count, time.perf_counter() - started[0], time.process_time() - started[1])
@@ -107,7 +108,8 @@ def planned(folder: Path, count: int) -> None:
     seeds = ", ".join(map(str, range(max(1, count // 20))))
     grid = f"{{seed: [{seeds}], drop_rate: [0.0, 0.25, 0.5, 0.75, 1.0], gamma: [0.6, 0.7, 0.8, 0.9]}}"
     path.write_text(f"base: {{dataset: shapes, backbone: tiny, method: adl}}\ngrid: {grid}\n", encoding="utf-8")
-    out = subprocess.run([sys.executable, "-c", PLAN, path], capture_output=True, text=True, check=True).stdout.split()
+    words = [sys.executable, "-c", PLAN, path, ROOT / "sweeps" / "drop-rate.yaml"]
+    out = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
     print(f"  plan {out[0]:13} {float(out[1]):8.3f} s  {float(out[2]):8.3f} s of the processor, beyond imports")
 
 

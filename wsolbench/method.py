@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Annotated, Any, get_type_hints
 
 import torch
@@ -150,7 +151,13 @@ def min_max(maps: Tensor) -> Tensor:
     return above / above.amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def feature_points(method_class: type[Method]) -> list[str]:
+def feature_points(method_class: type[Method]) -> tuple[str, ...]:
     """The options of a method that hold feature points."""
+    found: Any = method_class  # a class that mypy takes for its instances, which have no hash
+    return _feature_points(found)
+
+
+@cache
+def _feature_points(method_class: Any) -> tuple[str, ...]:
     hints: dict[str, Any] = get_type_hints(method_class, include_extras=True)
-    return [f.name for f in fields(method_class) if POINTS in getattr(hints[f.name], "__metadata__", ())]
+    return tuple(f.name for f in fields(method_class) if POINTS in getattr(hints[f.name], "__metadata__", ()))

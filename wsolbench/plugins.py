@@ -45,7 +45,9 @@ def load(package: ModuleType, name: str) -> ModuleType:
     """The module of `name`; an unknown name is an `InputError` that lists the known ones."""
     name = family(name)
     module = f"{package.__name__}.{name}"
-    if module not in sys.modules and name not in (known := names(package)):
+    if (loaded := sys.modules.get(module)) is not None:
+        return loaded
+    if name not in (known := names(package)):
         hint = nearest(name, known) or "."
         there = ", ".join(known) or "none"
         raise InputError(Problem(f"no {kind(package)} {name!r}{hint} There are: {there}", kind(package)))
@@ -67,25 +69,32 @@ def option_class(package: ModuleType, name: str) -> type[Any]:
 
     A class with a class variable `variant` stands for many: a name has a colon and the variant after the file's name.
     """
-    base, _, variant = name.partition(":")
-    cls, whole = _declared(package, base), example(package, base)
-    if variant and whole != base:
-        return _of_variant(cls, variant)
-    if name == whole:
-        return cls
-    raise InputError(Problem(f"no {kind(package)} {name!r}, did you mean one such as {whole!r}?", kind(package)))
+    cls = _declared(package, family(name))
+    found = _of_variant(cls, name)
+    if found is None:
+        there = example(package, family(name))
+        raise InputError(Problem(f"no {kind(package)} {name!r}, did you mean one such as {there!r}?", kind(package)))
+    return found
 
 
 def example(package: ModuleType, name: str) -> str:
     """A whole name of what the file `name` has: its own, or that of one variant."""
-    cls = _declared(package, name)
+    return _example(_declared(package, name), name)
+
+
+def _example(cls: type[Any], name: str) -> str:
     many = hasattr(cls, "variant") and all(field.name != "variant" for field in fields(cls))
     return f"{name}:{cls.variant}" if many else name
 
 
 @cache
-def _of_variant(cls: type[Any], variant: str) -> type[Any]:
-    return type(cls.__name__, (cls,), {"variant": variant})
+def _of_variant(cls: type[Any], name: str) -> type[Any] | None:
+    """The class of a whole name; None if the name is too long or too short."""
+    base, _, variant = name.partition(":")
+    whole = _example(cls, base)
+    if variant and whole != base:
+        return type(cls.__name__, (cls,), {"variant": variant})
+    return cls if name == whole else None
 
 
 def _declared(package: ModuleType, name: str) -> Any:
@@ -101,7 +110,17 @@ def _declared(package: ModuleType, name: str) -> Any:
 
 def option_names(package: ModuleType, name: str) -> list[str]:
     """The options of a plug-in, in the order they are declared."""
-    return [field.name for field in fields(option_class(package, name))]
+    return list(declared_names(option_class(package, name)))
+
+
+def declared_names(cls: Any) -> tuple[str, ...]:
+    """The options that a class of `option_class` declares, in order."""
+    return _declared_names(cls)
+
+
+@cache
+def _declared_names(cls: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cls))
 
 
 def make(package: ModuleType, name: str, options: Mapping[str, Any]) -> Any:

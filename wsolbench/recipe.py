@@ -1,8 +1,7 @@
 """Completes what a user asked for into trials, from the recipe of recommended settings."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -28,12 +27,18 @@ def complete(settings: Mapping[str, Any], weights_file: Path | None = None) -> T
     Raises:
         InputError: with every unknown name, wrong value and feature point that does not exist.
     """
-    names = _names(settings)
+    options = _options(settings)
     asked: dict[str, Any] = {}
     if weights_file is not None:
-        _refuse_foreign(weights_file, names[1])
-        asked = {"weights": files.sha256(weights_file), **weights.file_options(weights_file)}
-    return _complete({**recommended(*names), **asked, **settings})
+        _refuse_foreign(weights_file, settings["backbone"])
+        digest = _digest(weights_file, weights_file.stat().st_mtime_ns)
+        asked = {"weights": digest, **weights.file_options(weights_file)}
+    return _complete({**recommended(*(settings[kind] for kind in KINDS)), **asked, **settings}, options)
+
+
+@cache
+def _digest(path: Path, _written: int) -> str:
+    return files.sha256(path)  # of hundreds of megabytes, for each of thousands of trials
 
 
 def _refuse_foreign(weights_file: Path, backbone: str) -> None:
@@ -45,31 +50,33 @@ def _refuse_foreign(weights_file: Path, backbone: str) -> None:
 
 def accepts(settings: Mapping[str, Any]) -> list[str]:
     """The fields and options that a trial of this data set, backbone and method has."""
-    names = zip(KINDS.values(), _names(settings), strict=True)
-    return [*FIELDS, *(option for package, name in names for option in plugins.option_names(package, name))]
+    return [*FIELDS, *(name for names in _options(settings).values() for name in names)]
 
 
-def _names(settings: Mapping[str, Any]) -> list[str]:
+def _options(settings: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The options of the data set, the backbone and the method that are asked for."""
+    found: dict[str, tuple[str, ...]] = {}
     problems: list[str] = []
     for kind, package in KINDS.items():
         with collecting(problems):
             if kind not in settings:
                 raise InputError(Problem(f"{kind} is missing; there are: {', '.join(plugins.names(package))}", kind))
-            plugins.option_class(package, str(settings[kind]))
+            found[kind] = plugins.declared_names(plugins.option_class(package, str(settings[kind])))
     if problems:
         raise InputError(*problems)
-    return [settings[kind] for kind in KINDS]
+    return found
 
 
-def _complete(merged: Mapping[str, Any]) -> Trial:
-    names = {kind: plugins.option_names(package, merged[kind]) for kind, package in KINDS.items()}
-    problems: list[str] = [*trial.unknown_keys(merged, accepts(merged))]
+def _complete(merged: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Trial:
+    known = (*FIELDS, *(name for options in names.values() for name in options))
+    problems: list[str] = [*trial.unknown_keys(merged, known)]
     options = {kind: {key: merged[key] for key in names[kind] if key in merged} for kind in KINDS}
     for kind, package in KINDS.items():
         with collecting(problems):
             if kind == "method":  # the last: its points are checked against the backbone before it
                 options[kind] = _resolve_points(merged, options, problems)
-            options[kind] = asdict(plugins.make(package, merged[kind], options[kind]))
+            made = plugins.make(package, merged[kind], options[kind])
+            options[kind] = {name: getattr(made, name) for name in names[kind]}
     if not problems and isinstance(side := merged["image_size"], int) and side > 0:
         with collecting(problems):
             problems += _too_small(merged["backbone"], json.dumps(options["backbone"], sort_keys=True), side)

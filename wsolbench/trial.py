@@ -4,7 +4,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, field, fields
+from dataclasses import field, fields
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
@@ -53,17 +54,20 @@ class Trial:
     extract: Annotated[str, AfterValidator(extract.known)]  # how score maps are read off: a name of extract.yaml
     threads: Annotated[int, Ge(1), Le(1024)]  # of the CPU; the last digits of a sum depend on it
 
-    @property
+    @cached_property
     def id(self) -> str:
         """12 hexadecimal digits; the name of the trial's folder under results/."""
-        return hashlib.sha256(canonical(self.spec())).hexdigest()[:12]
+        return id_of(self._fields())
 
     def __hash__(self) -> int:
         return hash(self.id)
 
     def spec(self) -> dict[str, Any]:
         """All fields as plain data."""
-        return json.loads(json.dumps(asdict(self), allow_nan=False))
+        return json.loads(json.dumps(self._fields(), allow_nan=False))
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in (*FIELDS, *OPTION_GROUPS)}
 
     def row(self) -> dict[str, Any]:
         """All fields and options side by side, as reports and filters name them."""
@@ -78,6 +82,11 @@ FIELDS = tuple(f.name for f in fields(Trial) if f.name not in OPTION_GROUPS)
 def canonical(data: Any) -> bytes:
     """The one JSON text of plain data, whatever the order of its keys."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def id_of(spec: Mapping[str, Any]) -> str:
+    """The id of the trial of this specification."""
+    return hashlib.sha256(canonical(spec)).hexdigest()[:12]
 
 
 def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
