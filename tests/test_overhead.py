@@ -188,6 +188,14 @@ def test_operations_that_a_method_does_not_say_are_counted_as_they_run() -> None
     assert cost.inference_operations == cost.operations
 
 
+def test_one_image_whose_last_map_is_one_value_is_counted_in_spite_of_batch_normalisation() -> None:
+    plain, normalised = (
+        overhead.cost(method, small(), 10, 4) for method in (Method(), inserting(nn.BatchNorm2d(32, device="meta")))
+    )
+
+    assert normalised.macs == plain.macs == 9 * (3 * 8 * 16 + 8 * 16 * 4 + 16 * 32 + 32 * 32 + 32 * 64) + HEAD
+
+
 def test_a_layer_with_parameters_counts_as_macs_and_not_as_operations() -> None:
     cost = counted(inserting(nn.Conv2d(32, 32, 1, bias=False)))
 

@@ -14,6 +14,7 @@ import torch
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, StrictStr, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -341,8 +342,17 @@ def _training(method: Method, net: Net, side: int) -> tuple[int, int]:
         counter.start()
         images, _ = method.augment(images, targets)
         counter.stop()
-        net.train()(images, labels)
+        _trained_alone(net)(images, labels)
     return counter.macs, counter.operations
+
+
+def _trained_alone(net: Net) -> Net:
+    """In training but for batch normalisation, which counts nothing and cannot learn from a map of one value."""
+    net.train()
+    for layer in net.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()
+    return net
 
 
 def _inference(net: Net, side: int) -> tuple[int, int]:
