@@ -18,7 +18,7 @@ LAYERS = [
     "errors plugins documents extract trial files place shipped _compiled _segments _scores _pixels",
     "index",
     "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint table",
-    "method weights batches pixels trace truth backbones backbones.* datasets datasets.*",
+    "method mirror weights batches pixels trace truth backbones backbones.* datasets datasets.*",
     "methods recipe looks table_file formats formats.*",
     "loop overhead measure evaluation score selection",
     "job filling",

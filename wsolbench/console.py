@@ -14,9 +14,7 @@ from wsolbench.trial import unknown_keys
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-_SETTINGS = (
-    "fields of a trial and options of its data set, backbone and method; and data, weights, device, workers, protocol"
-)
+_SETTINGS = f"fields of a trial and options of its data set, backbone and method; and {', '.join(words.PLACE)}"
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help=_SETTINGS, show_default=False)]
 Results = Annotated[Path, typer.Option(envvar="WSOLBENCH_RESULTS", help="folder of the results")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]

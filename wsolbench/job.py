@@ -25,6 +25,7 @@ from wsolbench import (
     extract,
     loop,
     methods,
+    mirror,
     overhead,
     plugins,
     protocols,
@@ -70,9 +71,9 @@ def run(trial: Trial, place: Place, say: Say = lambda _: None) -> dict[str, Any]
     record = store.record(trial.id)
     if record is None:
         attempt = store.attempt(trial.id)
-        with _ending(attempt):
+        with mirror.mirrored(trial, place, say) as tell, _ending(attempt):
             attempt.begin({"commit": commit(), "slurm_job": cluster_job()})
-            store.put(trial, _Run(trial, place, store, attempt, say).results())
+            store.put(trial, _Run(trial, place, store, attempt, tell).results())
         record = store.record(trial.id)
     elif place.protocol not in {None, *record["results"]}:
         rescore(trial, place)

@@ -17,6 +17,7 @@ class Place:
         workers: processes that decode images.
         gpus: how many GPUs the job asked its cluster for.
         protocol: whose numbers are wanted beside those that every trial has.
+        tensorboard: folder where TensorBoard finds how the trial goes; None to write nothing for it.
     """
 
     results: Path
@@ -26,6 +27,7 @@ class Place:
     workers: int = 0
     gpus: int = 0
     protocol: str | None = None
+    tensorboard: Path | None = None
 
 
 def cache_folder() -> Path:

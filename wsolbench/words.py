@@ -8,7 +8,7 @@ from wsolbench import documents, protocols
 from wsolbench.errors import InputError
 from wsolbench.place import Place
 
-PLACE = ("data", "weights", "device", "workers", "protocol")
+PLACE = ("data", "weights", "device", "workers", "protocol", "tensorboard")
 """Keys that say where a trial runs and what is asked of it, not what it is."""
 
 
@@ -18,7 +18,7 @@ def asked(pairs: Iterable[str] | None, results: Path) -> tuple[dict[str, Any], P
     place = {key: settings.pop(key) for key in PLACE if key in settings}
     if (weights := place.get("weights")) is not None and not _is_file(weights):
         settings["weights"] = place.pop("weights")
-    for key in ("data", "weights"):
+    for key in ("data", "weights", "tensorboard"):
         if key in place:
             place[key] = Path(str(place[key]))
     if "protocol" in place:

@@ -13,7 +13,7 @@ from wsolbench.filling import Asked
 from wsolbench.store import Store
 
 _PLACE = ("data", "weights")
-_NOT_OF_TRIALS = ("data", "device", "workers")
+_NOT_OF_TRIALS = ("data", "device", "workers", "tensorboard")
 
 
 @app.command()
