@@ -211,6 +211,8 @@ def test_trials_are_named_by_id_or_fields_and_paired_by_seed(
 def test_several_trials_of_one_seed_are_told_by_what_they_differ_in() -> None:
     with pytest.raises(InputError, match=r"2 trials of one seed fit 'method=y'.*they differ in rate"):
         gallery.pair(ROWS[3:], "method=y", None, {})
+    with pytest.raises(InputError, match="method is said of 'method=y' and again of both"):
+        gallery.pair(ROWS, "method=y", None, {"method": "x"})
     with pytest.raises(InputError, match="no finished trial fits 'method=z'"):
         gallery.pair(ROWS, "method=z", None, {})
 

@@ -26,6 +26,7 @@ Curves = Mapping[str, NDArray[np.float64]]
 
 _WIDTH, _HEIGHT = 3.3, 3.0  # of a panel, inches
 _EVERY = 5  # of the stored thresholds one is drawn: all would be a file five times the size
+_DPI = 150
 _FAINT = 0.15  # opacity of a band
 _MARKERS = "osD^v<>PXph"
 _DASHES: tuple[tuple[float, ...], ...] = ((5, 2), (1, 1), (4, 1, 1, 1), (8, 2), (2, 2))
@@ -40,7 +41,6 @@ _SETTINGS: Any = {
     "font.size": 9,
     "legend.frameon": False,
     "figure.dpi": 100,
-    "savefig.dpi": 150,
 }
 _METADATA: Mapping[str, Mapping[str, None]] = {
     "svg": {"Date": None},
@@ -75,11 +75,11 @@ def draw(sheet: Sheet, curves: Curves | None = None) -> Figure:
     return figure
 
 
-def rendered(figure: Figure, form: Format, title: str = "") -> bytes:
+def rendered(figure: Figure, form: Format, title: str = "", dpi: float = _DPI) -> bytes:
     """The figure as a file, the same bytes in every process."""
     file = io.BytesIO()
     with style():
-        figure.savefig(file, format=form, metadata={**_METADATA[form], **({"Title": title} if title else {})})
+        figure.savefig(file, format=form, dpi=dpi, metadata={**_METADATA[form], **({"Title": title} if title else {})})
     return file.getvalue()
 
 

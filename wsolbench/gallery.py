@@ -185,8 +185,8 @@ def of_trial(trial_id: str, place: Place, read: Callable[[Mapping[str, Any], Pla
     said, maps = store.arrays(trial_id, "predictions.npz"), store.arrays(trial_id, "scoremaps.npz")
     key = f"{protocols.protocol(protocol).geometry}/test"
     if key not in maps or f"{protocol}/iou" not in said:
-        lack = "boxes: its data set has none" if key in maps else "score maps: they are not in its folder of results"
-        raise InputError(f"trial {trial_id} has no {lack}; a gallery needs both")
+        lack = "boxes: its data set has none" if key in maps else "score maps in its folder of results"
+        raise InputError(f"trial {trial_id} has no {lack}; a gallery is made of them")
     split = (read or test_split)(record["trial"], place)
     if (said["ids"].tolist(), said["labels"].tolist()) != (list(split.ids), split.labels.tolist()):
         raise InputError(f"the data set has other images or labels than trial {trial_id} was tested on")
@@ -297,7 +297,10 @@ def pair(rows: Sequence[Record], ours: str, theirs: str | None, where: Mapping[s
 
 
 def _by_seed(rows: Sequence[Record], word: str, where: Mapping[str, Any]) -> dict[int, list[Record]]:
-    asked = {**where, **values(word.split())} if "=" in word else where
+    own = values(word.split()) if "=" in word else {}
+    if twice := sorted(own.keys() & where.keys()):
+        raise InputError(f"{', '.join(twice)} is said of {word!r} and again of both trials; say it once")
+    asked = {**where, **own}
     found: dict[int, list[Record]] = {}
     for row in rows:
         if fits(row, asked) and ("=" in word or str(row["id"]).startswith(word)):

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tabulate import tabulate
@@ -18,6 +17,7 @@ from wsolbench.annotations import read_image
 from wsolbench.batches import Batch, normalise
 from wsolbench.boxes import boxes_at_thresholds
 from wsolbench.errors import InputError, collecting, nearest
+from wsolbench.gallery import PREDICTED, overlaid
 from wsolbench.geometry import Geometry, Window, window
 from wsolbench.inspection import finished
 from wsolbench.method import Net
@@ -28,8 +28,7 @@ from wsolbench.store import Store
 from wsolbench.trial import Trial, from_spec
 
 SHOWN = 5  # classes, the likeliest first
-_HEAT = 0.5  # opacity of the score map over the image
-_BOX, _HALO = (213, 94, 0), (255, 255, 255)  # vermilion, and white around it: seen on any image
+_HALO = "#FFFFFF"  # around the box: it is seen on any image
 
 
 @dataclass(frozen=True)
@@ -191,11 +190,10 @@ def picture(found: Prediction) -> bytes:
         np.array([[0.0, 0.0, found.view.columns, found.view.rows]]), np.array((width, height))
     )
     x0, y0, x1, y1 = np.rint(corners[0]).astype(int).tolist()
-    table = (colormaps["viridis"](np.arange(256))[:, :3] * 255).astype(np.uint8)
     heat = Image.fromarray((found.heat * 255).astype(np.uint8)).resize((x1 - x0, y1 - y0))
     shown = found.pixels.copy()
     part = shown[y0:y1, x0:x1]
-    part[:] = ((1 - _HEAT) * part + _HEAT * table[np.asarray(heat)]).astype(np.uint8)
+    part[:] = overlaid(part, np.asarray(heat) / 255)
     drawn = Image.fromarray(shown)
     _frame(drawn, found.boxes[found.protocol])
     file = io.BytesIO()
@@ -210,7 +208,7 @@ def _frame(image: Image.Image, box: tuple[float, ...]) -> None:
     pen = ImageDraw.Draw(image)
     inner = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
     pen.rectangle(inner, outline=_HALO, width=line + 2)
-    pen.rectangle(inner, outline=_BOX, width=line)
+    pen.rectangle(inner, outline=PREDICTED, width=line)
 
 
 def table(found: Prediction) -> str:

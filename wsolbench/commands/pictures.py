@@ -95,6 +95,7 @@ def gallery(
     choose: Annotated[str, typer.Option(help="groups of images, with commas; and first")] = _DEFAULT,
     count: Annotated[int, typer.Option(min=1, help="images of a group")] = 3,
     seed: Annotated[int, typer.Option(help="of the random group")] = 0,
+    dpi: Annotated[int, typer.Option(min=30, max=600, help="of gallery.png")] = 150,
     as_json: Json = False,
 ) -> None:
     """Show what a trial and its baseline of the same seed make of test images, from stored score maps (Figures 3, 4).
@@ -120,9 +121,9 @@ def gallery(
     data = _cards(out, [ours] if theirs is None else [theirs, ours], found)
     files.write(out / "gallery.json", json.dumps(data, indent=1, ensure_ascii=False).encode())
     picture = mosaic.mosaic([ours] if theirs is None else [theirs, ours], found)
-    files.write(out / "gallery.png", drawing.rendered(picture, "png"))
+    files.write(out / "gallery.png", drawing.rendered(picture, "png", dpi=dpi))
     print(json.dumps(data) if as_json else out / "gallery.png")
-    say(f"written: {out / 'gallery.png'}, {out / 'gallery.json'} and {len(list((out / 'cards').iterdir()))} cards")
+    say(f"written: {out / 'gallery.png'}, {out / 'gallery.json'} and {len({item['card'] for item in data})} cards")
 
 
 def _names(given: Sequence[str]) -> tuple[list[str], list[str]]:
