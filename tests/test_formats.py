@@ -28,7 +28,11 @@ def example(name: str = "birds & co", label: str = "75") -> Table:
         headings=HEADINGS,
         blocks=(
             (
-                Row((label,), (0, 1, 2), (tied, Cell(61.004, 1.0, 3, ("a1", "a2", "a3")), Cell(1.25, n=3))),
+                Row(
+                    (label,),
+                    (0, 1, 2),
+                    (tied, Cell(61.004, 1.0, 3, ("a1", "a2", "a3")), Cell(1.25, n=3, significant=True)),
+                ),
                 Row(("0",), (0, 1, 2), (tied, Cell(text="N/A"), Cell(-0.01, n=3))),
             ),
             (Row(("N/A",), (), (Cell(52.36, marks=("bold", "underline"), quoted=True), Cell(text="-"), Cell())),),
@@ -58,13 +62,13 @@ GOLDEN_HTML = """\
 <tbody>
 <tr><th scope="row">75</th><td class="number" data-v="50.0"><span class="bold">50.00\
 <span class="sd"> ± 2.00</span></span></td><td class="number" data-v="61.004">61.00<span class="sd"> ± 1.00</span></td>\
-<td class="number" data-v="1.25">+1.2</td></tr>
+<td class="number" data-v="1.25">+1.2<sup>†</sup></td></tr>
 <tr><th scope="row">0</th><td class="number" data-v="50.0"><span class="bold">50.00\
 <span class="sd"> ± 2.00</span></span></td><td class="number">N/A</td><td class="number" data-v="-0.01">+0.0</td></tr>
 </tbody>
 <tbody>
 <tr><th scope="row">N/A</th><td class="number" data-v="52.36"><span class="bold underline">52.36\
-<sup class="quoted">*</sup></span></td><td class="number">-</td><td class="number">—</td></tr>
+<sup>*</sup></span></td><td class="number">-</td><td class="number">—</td></tr>
 </tbody>
 </table>
 <p class="note">N/A: no layer.</p>
@@ -114,7 +118,7 @@ In %. Marked: **best of a block**, <ins>best of all</ins>.
 
 |   Rate (%) |          birds: Loc |   birds: Clas |   flowers: Change |
 |-----------:|--------------------:|--------------:|------------------:|
-|         75 |    **50.00 ± 2.00** |  61.00 ± 1.00 |              +1.2 |
+|         75 |    **50.00 ± 2.00** |  61.00 ± 1.00 |             +1.2† |
 |          0 |    **50.00 ± 2.00** |           N/A |              +0.0 |
 |            |                     |               |                   |
 |        N/A | <ins>**52.36\\***</ins> |             - |                 — |
@@ -147,14 +151,14 @@ GOLDEN_TEX = r"""% needs \usepackage{booktabs,siunitx}
 \caption{Masks. In \%. Marked: \textbf{best of a block}, \underline{best of all}.}
 \sisetup{separate-uncertainty=true,retain-explicit-plus=true,group-digits=none,detect-all,mode=text}
 \begin{tabular}{@{}l S[table-format=2.2(3),table-space-text-post={\textsuperscript{*}}] S[table-format=2.2(3)] """
-GOLDEN_TEX += r"""S[table-format=+1.1]@{}}
+GOLDEN_TEX += r"""S[table-format=+1.1,table-space-text-post={\textsuperscript{\dag}}]@{}}
 \toprule
  & \multicolumn{2}{c}{birds} & \multicolumn{1}{c}{flowers} \\
 \cmidrule(lr){2-3}
 \cmidrule(lr){4-4}
 Rate (\%) & {Loc} & {Clas} & {Change} \\
 \midrule
-75 & \bfseries 50.00 +- 2.00 & 61.00 +- 1.00 & +1.2 \\
+75 & \bfseries 50.00 +- 2.00 & 61.00 +- 1.00 & +1.2{\textsuperscript{\dag}} \\
 0 & \bfseries 50.00 +- 2.00 & {N/A} & +0.0 \\
 \midrule
 N/A & {\bfseries \underline{\num{52.36}}{\textsuperscript{*}}} & {-{}} & {\textemdash{}} \\
@@ -184,16 +188,16 @@ def test_tex_leaves_the_number_of_a_table_to_latex() -> None:
 
 
 GOLDEN_CSV = """\
-table,block,Rate (%),column,mean,sd,n,text,quoted,marks,trials
-birds & co,1,75,birds: Loc,50.0,2.0,3,,false,bold,a1 a2 a3
-birds & co,1,75,birds: Clas,61.004,1.0,3,,false,,a1 a2 a3
-birds & co,1,75,flowers: Change,1.25,,3,,false,,
-birds & co,1,0,birds: Loc,50.0,2.0,3,,false,bold,a1 a2 a3
-birds & co,1,0,birds: Clas,,,,N/A,false,,
-birds & co,1,0,flowers: Change,-0.01,,3,,false,,
-birds & co,2,N/A,birds: Loc,52.36,,,,true,bold underline,
-birds & co,2,N/A,birds: Clas,,,,-,false,,
-birds & co,2,N/A,flowers: Change,,,,—,false,,
+table,block,Rate (%),column,mean,sd,n,text,quoted,significant,marks,trials
+birds & co,1,75,birds: Loc,50.0,2.0,3,,false,false,bold,a1 a2 a3
+birds & co,1,75,birds: Clas,61.004,1.0,3,,false,false,,a1 a2 a3
+birds & co,1,75,flowers: Change,1.25,,3,,false,true,,
+birds & co,1,0,birds: Loc,50.0,2.0,3,,false,false,bold,a1 a2 a3
+birds & co,1,0,birds: Clas,,,,N/A,false,false,,
+birds & co,1,0,flowers: Change,-0.01,,3,,false,false,,
+birds & co,2,N/A,birds: Loc,52.36,,,,true,false,bold underline,
+birds & co,2,N/A,birds: Clas,,,,-,false,false,,
+birds & co,2,N/A,flowers: Change,,,,—,false,false,,
 """
 
 
@@ -209,7 +213,7 @@ Value = tuple[float | str, float | None]
 
 
 def value(text: str) -> Value:
-    text = re.sub(r"[*_=\\]", "", text).strip()
+    text = re.sub(r"[*_=†\\]", "", text).strip()
     mean, _, sd = text.partition(" ± ")
     try:
         return float(mean), float(sd) if sd else None
@@ -232,7 +236,15 @@ def columns(text: str) -> list[Value]:
 
 def tabular(text: str) -> list[Value]:
     rows = re.findall(r"^(.*) \\\\$", text.partition(r"\midrule")[2], re.MULTILINE)
-    plain = {r"\textsuperscript{*}": "", r"\textemdash{}": "—", "-{}": "-", "+-": "±", r"\num": "", r"\underline": ""}
+    plain = {
+        r"\textsuperscript{*}": "",
+        r"\textsuperscript{\dag}": "",
+        r"\textemdash{}": "—",
+        "-{}": "-",
+        "+-": "±",
+        r"\num": "",
+        r"\underline": "",
+    }
     found = []
     for row in rows:
         for cell in row.split(" & ")[1:]:
@@ -410,4 +422,4 @@ def test_an_empty_report_says_what_fills_it() -> None:
 
     assert all("make sweep-masks" in text for ending, text in texts.items() if ending != "csv")
     assert "a&lt;b" in texts["html"]
-    assert texts["csv"] == "table,block,column,mean,sd,n,text,quoted,marks,trials\n"
+    assert texts["csv"] == "table,block,column,mean,sd,n,text,quoted,significant,marks,trials\n"

@@ -450,7 +450,9 @@ def test_both_forms_carry_the_same_numbers() -> None:
 
 def test_all_problems_of_a_file_are_told_with_their_lines() -> None:
     metrics = ", ".join(map(repr, (*METRICS, *COUNTED[:-1]))) + f" or {COUNTED[-1]!r}"
-    keys = "title, labels, columns, blocks, per, caption, below, beside, marks, where, sweep, note"
+    keys = (
+        "title, labels, columns, blocks, per, caption, below, beside, marks, where, sweep, published, compare_to, note"
+    )
     text = SMALL.replace("{header: Loc, metric: top1_loc", "{header: Loc, metric: top1").replace("note:", "notes:")
     text = (
         text.replace("labels: [0]", "labels: [[0]]").replace("name: without", "name: 3").replace("bold: b", "bolt: b")

@@ -20,11 +20,15 @@ class Asked:
         results: what the user calls the place the records come from.
         filters: a field or option and its value; feature points may be `stages` or a slice such as `stages[-3:]`.
         place: `data` and `weights` as the user gave them; they are repeated in the commands that fill a table.
+        paper: show the published numbers beside ours.
+        quote: show the published numbers of the same protocol where there is none of ours.
     """
 
     results: str = _RESULTS
     filters: Mapping[str, Any] = field(default_factory=dict)
     place: Mapping[str, str] = field(default_factory=dict)
+    paper: bool = False
+    quote: bool = False
 
     def command(self, sweep: str | None, settings: Mapping[str, Any], seeds: Iterable[int] = ()) -> str | None:
         """The call of make that runs the sweep with these settings and seeds; None where no sweep does."""

@@ -1,7 +1,8 @@
 """Which finished trials a row of a table takes, and which of them belong into one table."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wsolbench.errors import InputError, nearest
@@ -14,7 +15,7 @@ from wsolbench.trial import expand_stages
 Record = Mapping[str, Any]
 """One finished trial: its fields and options side by side, `id`, `protocol`, `stages`, what is counted, and metrics."""
 
-NO_SETTINGS = {*METRICS, *COUNTED, "seed", "id", "stages", "test_images"}
+NO_SETTINGS = {*METRICS, *COUNTED, "seed", "id", "stages", "test_images", "notes"}
 """What a record says beside its settings: two records that differ in nothing else are of one cell."""
 
 NOT_GIVEN = "not given"
@@ -51,7 +52,7 @@ class Part:
         if not self.stages:
             return line
         where = {name: expand_stages(value, self.stages) for name, value in line.where.items()}
-        return Line(line.labels, where, line.sweep)
+        return replace(line, where=where)
 
 
 def select(table: TableFile, records: Iterable[Record], filters: Mapping[str, Any]) -> list[list[Record]]:
@@ -118,6 +119,12 @@ def by_seed(records: Iterable[Record]) -> dict[int, Record]:
     for record in records:
         found.setdefault(record["seed"], record)
     return found
+
+
+def metric(record: Record, name: str) -> float | None:
+    """What a record has of a metric; None where it has nothing or no finite number."""
+    value = record.get(name)
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def natural(text: str) -> tuple[bool, float, str]:

@@ -163,13 +163,13 @@ def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dic
     for record in records:
         name = protocol or record["protocol"]
         if name in record["results"]:
-            facts = {"id": record["id"], "stages": record["stages"], "protocol": name, **_images(record)}
+            facts = {"id": record["id"], "stages": record["stages"], "protocol": name, **_data(record)}
             found.append({**flat(record["trial"]), **facts, **record.get("overhead", {}), **record["results"][name]})
     return found
 
 
-def _images(record: Mapping[str, Any]) -> dict[str, int]:
-    return {"test_images": record["images"]["test"]} if "images" in record else {}
+def _data(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {"test_images": record["images"]["test"], "notes": record["notes"]} if "images" in record else {}
 
 
 def sealed(body: Mapping[str, Any]) -> bytes:

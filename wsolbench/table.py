@@ -11,6 +11,7 @@ Mark = Literal["bold", "italic", "underline"]
 MISSING = "\N{EM DASH}"
 NOT_REPORTED = "-"
 QUOTED = "*"
+SIGNIFICANT = "\N{DAGGER}"
 SPREAD = "\N{PLUS-MINUS SIGN}"
 
 
@@ -69,7 +70,13 @@ class Cell:
     ids: tuple[str, ...] = ()  # of the trials behind it, by seed
     marks: tuple[Mark, ...] = ()
     quoted: bool = False  # the number is another paper's
+    significant: bool = False  # a difference that may be called so
     text: str = MISSING  # where there is no number
+
+    @property
+    def sign(self) -> str:
+        """What stands behind the number."""
+        return QUOTED * self.quoted + SIGNIFICANT * self.significant
 
 
 @dataclass(frozen=True)

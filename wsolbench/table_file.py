@@ -12,11 +12,13 @@ from wsolbench import documents
 from wsolbench.documents import Document, Keys
 from wsolbench.errors import InputError, nearest
 from wsolbench.protocols import Metric
+from wsolbench.published import Key
 from wsolbench.store import Counted
 from wsolbench.table import Mark, shown
 
 _Label = Annotated[StrictStr, BeforeValidator(lambda value: shown(value) if type(value) in (int, float) else value)]
 _Where = dict[StrictStr, Any]
+_Published = dict[Key, StrictStr]
 _FILE = ConfigDict(extra="forbid")
 
 
@@ -31,6 +33,8 @@ class Column:
     overall: Mark | None = None  # of the best value of the whole column
     optional: StrictBool = False  # shown only when some record has the metric
     once: StrictBool = False  # not for each value of `beside`: shown for the last that has it
+    difference: StrictBool = False  # followed by the difference to the row `compare_to`
+    published: _Published = field(default_factory=dict)  # as that of a row, for this column
 
 
 @checked(frozen=True, config=_FILE)
@@ -40,6 +44,7 @@ class Line:
     labels: tuple[_Label, ...]  # `stages[-2]` in one is the name of that stage of the backbone
     where: _Where = field(default_factory=dict)
     sweep: StrictStr | None = None  # the sweep that runs its trials
+    published: _Published = field(default_factory=dict)  # what the published number beside it is asked for by
 
 
 @checked(frozen=True, config=_FILE)
@@ -50,6 +55,7 @@ class Block:
     rows: tuple[Line, ...]
     where: _Where = field(default_factory=dict)
     sweep: StrictStr | None = None
+    published: _Published = field(default_factory=dict)
 
 
 @checked(frozen=True, config=_FILE, kw_only=True)
@@ -67,6 +73,8 @@ class TableFile:
     marks: dict[Mark, StrictStr] = field(default_factory=dict)  # what each mark means
     where: _Where = field(default_factory=dict)
     sweep: StrictStr | None = None
+    published: _Published = field(default_factory=dict)
+    compare_to: _Where = field(default_factory=dict)  # fields of the baseline row, for columns with a difference
     note: StrictStr | None = None
 
     @property
@@ -83,7 +91,12 @@ class TableFile:
         """The rows of each block, with all that holds for them; the particular wins over the general."""
         return [
             [
-                Line(row.labels, {**self.where, **block.where, **row.where}, row.sweep or block.sweep or self.sweep)
+                Line(
+                    row.labels,
+                    {**self.where, **block.where, **row.where},
+                    row.sweep or block.sweep or self.sweep,
+                    {**self.published, **block.published, **row.published},
+                )
                 for row in block.rows
             ]
             for block in self.blocks
@@ -170,5 +183,10 @@ def _inconsistencies(table: TableFile, document: Document) -> list[str]:
         for c, column in enumerate(table.columns)
         for key, mark in (("mark", column.mark), ("overall", column.overall))
         if mark and mark not in table.marks
+    ]
+    found += [
+        (("columns", c, "difference"), "a difference to what? Say it under compare_to")
+        for c, column in enumerate(table.columns)
+        if column.difference and not table.compare_to
     ]
     return [f"{document.where(*keys)}: {problem}" for keys, problem in found]

@@ -22,13 +22,18 @@ def report(
     results: Results = Path("results"),
     formats_: Annotated[str, typer.Option("--format", help="of the files, with commas: md,tex,csv,html,txt")] = "md",
     out: Annotated[Path, typer.Option(help="folder for the files")] = Path("reports/out"),
+    paper: Annotated[bool, typer.Option("--paper", help="published numbers beside ours, and ours less those")] = False,
+    quote: Annotated[
+        bool, typer.Option("--quote", help="published numbers of the same protocol, with a *, where there is no trial")
+    ] = False,
 ) -> None:
     """The tables of reports/*.yaml from the finished trials: as text here, and as files."""
     names = [word for word in file if "=" not in word]
     given = words.values(word for word in file if "=" in word)
     if not names:
         raise InputError(f"name a report; there are: {', '.join(shipped.names('reports'))}")
-    asked = Asked(str(results), trial_filters(given), {name: str(given[name]) for name in _PLACE if name in given})
+    place = {name: str(given[name]) for name in _PLACE if name in given}
+    asked = Asked(str(results), trial_filters(given), place, paper, quote)
     wanted = [word.strip() for word in formats_.split(",")]
     for name in wanted:
         plugins.load(formats, name)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from wsolbench.table import QUOTED, SPREAD, Cell, Heading, Mark, Report, Row, Table, seeds_of, sentences
+from wsolbench.table import SPREAD, Cell, Heading, Mark, Report, Row, Table, seeds_of, sentences
 
 
 @dataclass(frozen=True)
@@ -69,4 +69,4 @@ def number(cell: Cell, heading: Heading) -> str:
     if cell.mean is None:
         return cell.text
     spread = "" if cell.sd is None else f" {SPREAD} {heading.spread(cell.sd)}"
-    return f"{heading.number(cell.mean)}{spread}{QUOTED if cell.quoted else ''}"
+    return f"{heading.number(cell.mean)}{spread}{cell.sign}"

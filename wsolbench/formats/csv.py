@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from wsolbench.table import Report, Table, legible
 
-_COLUMNS = ("column", "mean", "sd", "n", "text", "quoted", "marks", "trials")
+_COLUMNS = ("column", "mean", "sd", "n", "text", "quoted", "significant", "marks", "trials")
 
 
 def render(report: Report) -> str:
@@ -26,7 +26,11 @@ def _lines(table: Table) -> Iterator[list[str]]:
             for heading, cell in zip(table.headings, row.cells, strict=True):
                 numbers = [_or_empty(cell.mean), _or_empty(cell.sd), str(cell.n or "")]
                 value = [*numbers, cell.text if cell.mean is None else ""]
-                marks = [str(cell.quoted).lower(), " ".join(cell.marks), " ".join(cell.ids)]
+                marks = [
+                    *(str(found).lower() for found in (cell.quoted, cell.significant)),
+                    " ".join(cell.marks),
+                    " ".join(cell.ids),
+                ]
                 yield [table.name, str(number), *row.labels, heading.whole, *value, *marks]
 
 

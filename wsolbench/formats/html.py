@@ -5,7 +5,7 @@ from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from wsolbench.table import QUOTED, SPREAD, Heading, Report, Table, legible, seeds_of, sentences
+from wsolbench.table import SPREAD, Heading, Report, Table, legible, seeds_of, sentences
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -45,7 +45,7 @@ def _environment() -> "Environment":
         undefined=StrictUndefined,
         finalize=lambda value: legible(value) if type(value) is str else value,
     )
-    made.globals |= {"groups": _groups, "seeds_of": seeds_of, "SPREAD": SPREAD, "QUOTED": QUOTED}
+    made.globals |= {"groups": _groups, "seeds_of": seeds_of, "SPREAD": SPREAD}
     return made
 
 

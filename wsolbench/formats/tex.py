@@ -7,6 +7,7 @@ from itertools import groupby
 from wsolbench.table import (
     MISSING,
     QUOTED,
+    SIGNIFICANT,
     SPREAD,
     Cell,
     Heading,
@@ -21,7 +22,6 @@ from wsolbench.table import (
 
 _NEEDS = r"% needs \usepackage{booktabs,siunitx}"
 _SETUP = r"\sisetup{separate-uncertainty=true,retain-explicit-plus=true,group-digits=none,detect-all,mode=text}"
-_QUOTED = rf"{{\textsuperscript{{{QUOTED}}}}}"
 _FONTS: Mapping[Mark, str] = {"bold": r"\bfseries ", "italic": r"\itshape "}
 _LEGEND: Mapping[Mark, str] = {"bold": r"\textbf{%s}", "italic": r"\textit{%s}", "underline": r"\underline{%s}"}
 
@@ -40,6 +40,7 @@ _SPECIAL = {
     "[": "{[}",  # no option of the command before it
     "]": "{]}",
     QUOTED: "{*}",  # nor its star
+    SIGNIFICANT: r"\dag{}",
     SPREAD: r"$\pm$",
     MISSING: r"\textemdash{}",
     "\N{GREEK CAPITAL LETTER DELTA}": r"$\Delta$",
@@ -104,11 +105,16 @@ def _cell(cell: Cell, heading: Heading) -> str:
     if cell.mean is None:
         return f"{{{escaped(cell.text)}}}"  # braces: no number to align
     number = heading.number(cell.mean) + ("" if cell.sd is None else f" +- {heading.spread(cell.sd)}")
-    quoted = _QUOTED if cell.quoted else ""
+    sign = _sign(cell)
     fonts = "".join(_FONTS[mark] for mark in cell.marks if mark in _FONTS)
     if "underline" in cell.marks:  # a column of numbers has no rule beneath one of them
-        return rf"{{{fonts}\underline{{\num{{{number}}}}}{quoted}}}"
-    return f"{fonts}{number}{quoted}"
+        return rf"{{{fonts}\underline{{\num{{{number}}}}}{sign}}}"
+    return f"{fonts}{number}{sign}"
+
+
+def _sign(cell: Cell) -> str:
+    sign = cell.sign.replace(SIGNIFICANT, r"\dag")
+    return rf"{{\textsuperscript{{{sign}}}}}" if sign else ""
 
 
 def _by_column(table: Table) -> tuple[tuple[Heading, ...], list[list[Cell]]]:
@@ -124,7 +130,8 @@ def _column(heading: Heading, cells: list[Cell]) -> str:
     sign = "+" if any(mean[0] in "+-" for mean in means) else ""
     digits = max(len(mean.lstrip("+-").partition(".")[0]) for mean in means)
     spread = f"({max(len(text.replace('.', '').lstrip('0')) for text in spreads) or 1})" if spreads else ""
-    post = f",table-space-text-post={_QUOTED}" if any(cell.quoted for cell in cells) else ""
+    widest = max((_sign(cell) for cell in cells), key=len)
+    post = f",table-space-text-post={widest}" if widest else ""
     return f"S[table-format={sign}{digits}.{heading.decimals}{spread}{post}]"
 
 
