@@ -15,15 +15,16 @@ CORE = ROOT / "wsolbench"
 ADAPTERS = ROOT / "methods"
 
 LAYERS = [
-    "errors plugins documents extract trial files place shipped _compiled _segments _scores _pixels",
+    "errors plugins documents extract trial files place shipped slurm _compiled _segments _scores _pixels",
     "index",
     "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint",
     "table statistics published",
-    "method mirror weights batches pixels trace truth backbones backbones.* datasets datasets.*",
+    "method mirror weights batches pixels trace truth claims watch resources backbones backbones.* datasets datasets.*",
     "methods recipe looks table_file formats formats.*",
     "loop overhead measure evaluation score selection",
-    "job filling",
+    "job filling submission",
     "launch sweep beside report compare verify catalogue inspection prediction export figures drawing gallery mosaic",
+    "entry cluster",
     "console",
     "commands commands.*",
     "cli __main__",
@@ -41,6 +42,8 @@ WITHOUT_TORCH = [
     "trial",
     "attempts",
     "store",
+    "watch",
+    "cluster",
     "report",
     "figures",
     "drawing",

@@ -228,11 +228,18 @@ def test_unknown_kind_in_an_override_is_told_alone(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "mine.yaml:1: a sweep is a mapping with base, grid, trials, seeds and report"),
-        ("- base", "mine.yaml:1: a sweep is a mapping with base, grid, trials, seeds and report"),
+        ("", "mine.yaml:1: a sweep is a mapping with base, grid, trials, seeds, report and resources"),
+        ("- base", "mine.yaml:1: a sweep is a mapping with base, grid, trials, seeds, report and resources"),
         (BASE, "mine.yaml:1: a sweep needs a grid, a list of trials, or both"),
         (BASE + "grid: {}", "mine.yaml:1: a sweep needs a grid, a list of trials, or both"),
-        (BASE + "gird: {}", "mine.yaml:2: a sweep has no key gird; it has: base, grid, trials, seeds, report"),
+        (
+            BASE + "gird: {}",
+            "mine.yaml:2: a sweep has no key gird; it has: base, grid, trials, seeds, report, resources",
+        ),
+        (
+            BASE + "grid: {gamma: [0.8]}\nresources:\n  mem_gb: 3\n  timeout_min: 0",
+            "mine.yaml:5: timeout_min must be more than 0, not 0",
+        ),
         (BASE + "grid: {gamma: 0.8}", "mine.yaml:2: grid.gamma must be list, not 0.8"),
         (BASE + "grid:\n  gamma: []", "mine.yaml:3: grid.gamma must have at least 1 value, not []"),
         (BASE + "trials: {method: cam}", "mine.yaml:2: trials must be list, not {'method': 'cam'}"),

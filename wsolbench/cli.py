@@ -10,6 +10,7 @@ from typing import NoReturn
 from wsolbench import commands, plugins
 from wsolbench.console import ENVIRONMENT, INTERRUPTED, USAGE, app, say
 from wsolbench.errors import InputError
+from wsolbench.slurm import NoAnswerError
 
 _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENOENT}
 """What the system says where a file cannot be written there."""
@@ -29,6 +30,9 @@ def main() -> NoReturn:
     except InputError as error:
         say(*(f"error: {problem}" for problem in error.problems))
         sys.exit(USAGE)
+    except NoAnswerError as error:
+        say(f"error: {error}")
+        sys.exit(ENVIRONMENT)
     except OSError as error:
         if error.errno not in _NO_PLACE:
             raise

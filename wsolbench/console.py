@@ -43,3 +43,17 @@ def refuse_others(pairs: Iterable[str] | None, known: Iterable[str]) -> None:
     """Refuse KEY=VALUE words that a command has no use for."""
     if unknown := unknown_keys(words.values(pairs or ()), known):
         raise InputError(*unknown)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is submitted or deleted; anything but yes ends the command.
+
+    Raises:
+        InputError: nobody is there to answer.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InputError(f"{question} nobody is there to answer: say it with --yes")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(INCOMPLETE)

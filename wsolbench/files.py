@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -108,6 +109,33 @@ def numbered(folder: Path) -> Path:
             continue
         _done("mkdir", folder)
         return folder / f"{number:04d}"
+
+
+def commit_folder(folder: Path, name: str, content: bytes) -> bool:
+    """Make a folder that holds a file from its first moment; False if it is there already. The first writer wins."""
+    temporary = folder.with_name(_name(folder.name))
+    temporary.mkdir()
+    _done("mkdir", folder)
+    try:
+        write(temporary / name, content)
+        temporary.rename(folder)  # refused where one with something in it is
+    except OSError:
+        mine = read(folder / name) == content  # NFS may refuse what it has just done
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not mine and not folder.is_dir():
+            raise
+        return mine
+    _done("rename", folder)
+    _sync(folder.parent)
+    return True
+
+
+def withdraw_folder(folder: Path) -> None:
+    """Remove a folder all at once: nobody sees a part of it."""
+    temporary = folder.with_name(_name(folder.name))
+    folder.rename(temporary)
+    _done("rename", folder)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def in_order(folder: Path) -> list[Path]:

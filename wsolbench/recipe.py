@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from wsolbench import backbones, datasets, documents, files, method, methods, plugins, trial, weights
+from wsolbench import backbones, datasets, documents, files, method, methods, plugins, resources, trial, weights
 from wsolbench.backbone import Backbone
 from wsolbench.errors import InputError, Problem, collecting
 from wsolbench.trial import FIELDS, Trial, expand_stages
@@ -90,6 +90,17 @@ def _complete(merged: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> 
 
 def recommended(dataset: str, backbone: str, method_name: str) -> dict[str, Any]:
     """The recipe's settings for one combination, the particular over the general."""
+    merged = _merged(dataset, backbone, method_name)
+    return {key: value for key, value in merged.items() if key not in resources.NAMES}
+
+
+def resources_of(trial: Trial) -> dict[str, Any]:
+    """What the recipe asks a cluster for, for a trial's job."""
+    merged = _merged(trial.dataset, trial.backbone, trial.method)
+    return {key: value for key, value in merged.items() if key in resources.NAMES}
+
+
+def _merged(dataset: str, backbone: str, method_name: str) -> dict[str, Any]:
     layers = _recipe()
     merged: dict[str, Any] = {}
     for d in ("any", dataset):

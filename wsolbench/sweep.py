@@ -12,7 +12,7 @@ from annotated_types import Ge, MinLen
 from pydantic import ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from wsolbench import documents, recipe, shipped
+from wsolbench import documents, recipe, resources, shipped
 from wsolbench.documents import Document
 from wsolbench.errors import InputError, Problem, collecting
 from wsolbench.plugins import OPTIONS, explain
@@ -29,6 +29,7 @@ class Sweep:
     name: str
     trials: tuple[Trial, ...]
     report: str | None
+    resources: Mapping[str, Any] = field(default_factory=dict)  # of a cluster, for every trial
 
 
 @checked(frozen=True, kw_only=True, config=OPTIONS)
@@ -40,6 +41,7 @@ class _File:
     trials: list[dict[str, Any]] = field(default_factory=list)  # settings of one trial each
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] | None = None  # each trial once for each
     report: str | None = None  # the table these trials fill
+    resources: dict[str, Any] = field(default_factory=dict)  # what each job asks a cluster for
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def read(
     """The sweep of a file.
 
     Args:
-        path: with the keys `base`, `grid`, `trials`, `seeds` and `report`.
+        path: with the keys `base`, `grid`, `trials`, `seeds`, `report` and `resources`.
         overrides: settings that win over the file's, in every trial that has them.
         weights_file: what the trials start from.
         seeds: instead of the file's.
@@ -66,7 +68,7 @@ def read(
     """
     document = documents.read(path)
     file = _checked(document)
-    problems = _report_problems(document, file)
+    problems = [*_report_problems(document, file), *_resource_problems(document, file)]
     cases: list[tuple[_Case, dict[str, Any]]] = []
     trials: dict[Trial, None] = {}  # in the file's order, each once
     for case in _cases(file):
@@ -81,7 +83,7 @@ def read(
         problems += [f"no trial of {path} has a field or option {key!r}" for key in overrides if key not in used]
     if problems:
         raise InputError(*dict.fromkeys(problems))
-    return Sweep(path.stem, tuple(trials), file.report)
+    return Sweep(path.stem, tuple(trials), file.report, file.resources)
 
 
 def _report_problems(document: Document, file: _File) -> list[str]:
@@ -93,13 +95,22 @@ def _report_problems(document: Document, file: _File) -> list[str]:
     return [f"{document.where('report')}: {problem}" for problem in problems]
 
 
+def _resource_problems(document: Document, file: _File) -> list[str]:
+    problems: list[str] = []
+    with collecting(problems):
+        resources.check(file.resources)
+    return [f"{document.where('resources', getattr(problem, 'key', ''))}: {problem}" for problem in problems]
+
+
 def _checked(document: Document) -> _File:
     if not isinstance(document.data, dict):
-        raise InputError(f"{document.where()}: a sweep is a mapping with base, grid, trials, seeds and report")
+        raise InputError(
+            f"{document.where()}: a sweep is a mapping with base, grid, trials, seeds, report and resources"
+        )
     try:
         file = _File(**document.data)
     except ValidationError as error:
-        unknown = "a sweep has no key {}; it has: base, grid, trials, seeds, report"
+        unknown = "a sweep has no key {}; it has: base, grid, trials, seeds, report, resources"
         places = (document.where(*detail["loc"]) for detail in error.errors())
         raise InputError(*map(": ".join, zip(places, explain(error, unknown), strict=True))) from None
     if not file.grid and not file.trials:

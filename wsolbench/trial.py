@@ -74,6 +74,13 @@ class Trial:
         return flat(self.spec())
 
 
+def words(spec: Mapping[str, Any]) -> str:
+    """A trial's specification in a line, for people: what it is of and what its method was told."""
+    names = [str(spec.get(key, "?")) for key in ("dataset", "backbone", "method")]
+    options = [f"{key}={value}" for key, value in spec.get("method_options", {}).items() if key != "points"]
+    return " ".join([*names, *options, f"seed={spec.get('seed', '?')}"])
+
+
 OPTION_GROUPS = ("dataset_options", "backbone_options", "method_options")
 _STAGES = re.compile(r"stages(?:\[(-?[0-9]+)?:(-?[0-9]+)?\])?")
 FIELDS = tuple(f.name for f in fields(Trial) if f.name not in OPTION_GROUPS)

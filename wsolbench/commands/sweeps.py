@@ -1,25 +1,33 @@
-"""`sweep`: the trials of a file."""
+"""`sweep`: the trials of a file, here or on a cluster."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from wsolbench import shipped, store, words
+from wsolbench import resources, shipped, store, words
+from wsolbench.cluster import RETRIES, Wish
 from wsolbench.commands.reports import print_report
 from wsolbench.console import FAILED, INCOMPLETE, Pairs, Results, app, say
 from wsolbench.errors import InputError
 from wsolbench.filling import Asked
 from wsolbench.place import Place
+from wsolbench.slurm import NoAnswerError
 from wsolbench.store import Store
 
 if TYPE_CHECKING:
     from wsolbench.launch import Progress
     from wsolbench.sweep import Sweep
+
+_MORE = "one more parameter of sbatch; may be repeated"
+_FLAGS = {"additional_parameters": "sbatch"}
+Number = int | None
+Text = str | None
+Texts = list[str] | None
 
 
 @app.command()
@@ -27,42 +35,115 @@ def sweep(
     file: Annotated[str, typer.Argument(help="a sweep's file or its name")],
     pairs: Pairs = None,
     results: Results = Path("results"),
-    cluster: Annotated[Literal["local", "debug"], typer.Option(help="where; debug is this process")] = "local",
-    partition: Annotated[str | None, typer.Option(help="of a SLURM cluster")] = None,
-    seeds: Annotated[str | None, typer.Option(help="instead of the file's: 0-4 or 0,1,2")] = None,
-    max_parallel: Annotated[int | None, typer.Option(min=1, help="trials at a time; by default all cores")] = None,
+    where: Annotated[
+        Literal["local", "debug", "slurm"], typer.Option("--cluster", help="where; debug is this process")
+    ] = "local",
+    seeds: Annotated[Text, typer.Option(help="instead of the file's: 0-4 or 0,1,2")] = None,
+    max_parallel: Annotated[Number, typer.Option(min=1, help="trials at a time; here by default all cores")] = None,
+    retry: Annotated[Text, typer.Option(help=f"run again: {', '.join(RETRIES)}; on a cluster by default lost")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="show what would run")] = False,
+    wait: Annotated[bool, typer.Option(help="stay until all is done, then print the table; only with slurm")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before submitting")] = False,
+    partition: Annotated[Text, typer.Option(help="of the cluster, as all below")] = None,
+    account: Annotated[Text, typer.Option(help="that pays")] = None,
+    qos: Annotated[Text, typer.Option(help="quality of service")] = None,
+    constraint: Annotated[Text, typer.Option(help="what the nodes must have")] = None,
+    exclude: Annotated[Text, typer.Option(help="nodes to keep away from")] = None,
+    timeout_min: Annotated[Number, typer.Option(help="minutes; a job goes on in another")] = None,
+    mem_gb: Annotated[float | None, typer.Option(help="memory of a job")] = None,
+    gpus_per_node: Annotated[Number, typer.Option(help="GPUs of a job")] = None,
+    cpus_per_task: Annotated[Number, typer.Option(help="CPUs of a job; by default its threads and workers")] = None,
+    signal_delay_s: Annotated[Number, typer.Option(help="seconds before its end at which a job is warned")] = None,
+    setup: Annotated[Texts, typer.Option(help="shell line before the job; may be repeated")] = None,
+    sbatch: Annotated[Texts, typer.Option(metavar="KEY=VALUE", help=_MORE)] = None,
 ) -> None:
-    """Run the trials of a sweep that have no result yet, and print the table they fill."""
-    if partition is not None:
-        raise InputError(f"partition {partition!r} is of a SLURM cluster; the {cluster} cluster has none: leave it out")
+    """Run the trials of a sweep that have no result yet, and print the table they fill.
+
+    On a SLURM cluster they are submitted, and the command returns.
+    """
+    asked = _asked(locals(), words.values(sbatch or ()))
     settings, place = words.asked(pairs, results)
-    from wsolbench import launch  # noqa: PLC0415  imports torch
-    from wsolbench import sweep as sweeps  # noqa: PLC0415
+    from wsolbench import sweep as sweeps  # noqa: PLC0415  imports torch
 
     plan = sweeps.read(shipped.find("sweeps", file), settings, place.weights, words.seeds(seeds))
+    limits = _retried(retry), max_parallel
+    if where == "slurm":
+        _on_cluster(plan, place, Wish(asked, *limits, wait, yes), dry_run)
+    if asked or wait:
+        names = ", ".join(f"--{_FLAGS.get(name, name).replace('_', '-')}" for name in [*asked, *(["wait"] * wait)])
+        raise InputError(f"{names}: of a SLURM cluster; the {where} cluster has none: leave it out")
     say(_counts(plan, Store(results)))
-    if dry_run:
-        for trial in plan.trials:
-            print(trial.id, Store(results).state(trial.id), json.dumps(trial.row()))
-        return
-    _check_data(plan, place)
-    jobs = max_parallel or launch.at_once(plan.trials, place)
-    with _progress() as show:
-        progress = launch.launch(plan.trials, place, cluster, jobs, show)
-    failed = {trial: how for trial, how in progress.ended.items() if how != "done"}
-    for trial, how in failed.items():
-        say(f"failed: {trial.id}: {how}", f"  log: {Store(results).path(trial.id, 'attempts')}")
-    complete = _table(plan, place)
-    if complete and not failed:
-        say(_next(plan, place))
-    raise typer.Exit(FAILED if failed else 0 if complete else INCOMPLETE)
+    if not dry_run:
+        _here(plan, place, where, limits)
+    for trial in plan.trials:
+        print(trial.id, Store(results).state(trial.id), json.dumps(trial.row()))
+
+
+def _asked(given: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags say of a job's resources."""
+    asked = {name: given[name] for name in resources.NAMES if given.get(name) is not None}
+    return {**asked, **({"additional_parameters": dict(more)} if more else {})}
+
+
+def _retried(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    wanted = [word.strip() for word in text.split(",") if word.strip()]
+    if unknown := [word for word in wanted if word not in RETRIES]:
+        raise InputError(f"--retry knows {', '.join(RETRIES)}, not {', '.join(map(repr, unknown))}")
+    return wanted
 
 
 def _counts(plan: "Sweep", found: Store) -> str:
     counts = Counter(found.state(trial.id) for trial in plan.trials)
     states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     return f"{plan.name}: {len(plan.trials)} trials: {states}"
+
+
+# On a cluster
+
+
+def _on_cluster(plan: "Sweep", place: Place, wish: "Wish", dry_run: bool) -> NoReturn:
+    """Submit, or show what would be; ends the command."""
+    from wsolbench.commands import _clusters  # noqa: PLC0415  imports torch
+
+    planned = _clusters.planned(plan, place, wish)
+    seen = planned.look()
+    say(f"{plan.name}: {len(planned.trials)} trials: {planned.counts()}, {len(planned.wanted())} to submit")
+    if dry_run:
+        say(_clusters.cost(planned), *filter(None, (seen.silent,)))
+        _clusters.show(planned, wish.most)
+        raise typer.Exit(0)
+    if seen.queue is None:
+        raise NoAnswerError(f"cannot submit: {seen.silent}")
+    code, over = _clusters.run(planned, wish, lambda: _check_data(plan, place))
+    if over and not _table(plan, place) and not code:
+        code = INCOMPLETE
+    raise typer.Exit(code)
+
+
+# Here
+
+
+def _here(
+    plan: "Sweep", place: Place, where: Literal["local", "debug"], limits: tuple[list[str] | None, int | None]
+) -> NoReturn:
+    """Run what is missing; ends the command."""
+    from wsolbench import launch  # noqa: PLC0415  imports torch
+
+    retry, most = limits
+    skipped = {state for word in RETRIES.keys() - set(RETRIES if retry is None else retry) for state in RETRIES[word]}
+    trials = [trial for trial in plan.trials if Store(place.results).state(trial.id) not in skipped]
+    _check_data(plan, place)
+    with _progress() as show:
+        progress = launch.launch(trials, place, where, most or launch.at_once(plan.trials, place), show)
+    failed = {trial: how for trial, how in progress.ended.items() if how != "done"}
+    for trial, how in failed.items():
+        say(f"failed: {trial.id}: {how}", f"  log: {Store(place.results).path(trial.id, 'attempts')}")
+    complete = _table(plan, place)
+    if complete and not failed:
+        say(_next(plan, place))
+    raise typer.Exit(FAILED if failed else 0 if complete else INCOMPLETE)
 
 
 def _check_data(plan: "Sweep", place: Place) -> None:

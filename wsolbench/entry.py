@@ -1,0 +1,29 @@
+"""What a job of a cluster runs: `python -m wsolbench.entry FOLDER`, the folder of its batch."""
+
+import os
+import sys
+from pathlib import Path
+
+from wsolbench import claims, job, submission
+from wsolbench.attempts import cluster_job
+from wsolbench.store import Store
+from wsolbench.submission import Batch
+from wsolbench.trial import from_spec
+
+
+def main(folder: Path) -> None:
+    """Run the trial of this job, unless another claim stands for it by now; what is wrong ends the process."""
+    batch = Batch.read(folder)
+    store = Store(batch.place.results)
+    trial_id = batch.trials[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
+    claim = claims.newest(store, trial_id)
+    if claim is None or claim.said().get("batch") != folder.name:
+        print(f"trial {trial_id} was submitted again since: this job leaves it to the other")
+        return
+    here = cluster_job() or "0"
+    claim.register(here, submission.log(folder.name, here))
+    job.run(from_spec(store.spec(trial_id)), batch.place, print)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
