@@ -161,6 +161,22 @@ def test_an_inserted_layer_changes_what_the_next_layer_sees(name: str) -> None:
         assert not tapped.any()
 
 
+@every_backbone
+def test_a_layer_at_the_neck_is_given_the_maps_of_the_neck(name: str) -> None:
+    backbone = made(name)
+    shapes, seen = backbone.shapes(64, 64), dict[str, torch.Size]()
+    for point in (point for point in backbone.points if point in dict(backbone.neck.named_children())):
+        spy = nn.Identity()
+        spy.register_forward_pre_hook(lambda _, inputs, point=point: seen.update({point: inputs[0].shape[1:]}))
+        backbone.insert(point, spy)
+
+    backbone(torch.empty(1, 3, 64, 64, device="meta"))
+
+    assert len(seen) == len(backbone.neck)
+    assert all(shapes[point] == shape for point, shape in seen.items())
+    assert {shape[0] for shape in seen.values()} <= {backbone.channels}
+
+
 def test_a_second_layer_at_a_point_is_refused() -> None:
     backbone = made("tiny")
     backbone.insert("conv4", nn.Identity())

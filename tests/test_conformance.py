@@ -17,14 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.conftest import BACKBONES
-from wsolbench import backbones, methods, plugins
+from tests.conftest import BACKBONES, QUICK
+from wsolbench import backbones, loop, methods, plugins, recipe
 from wsolbench.backbone import Backbone
 from wsolbench.errors import InputError
 from wsolbench.method import Method, Net, build, feature_points
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 3
+TRIAL = recipe.complete({**QUICK, "lr": 0.1, "head_lr": 0.2})
 SMALL = "tiny"
 """The backbone of the default suite; the others are marked `full`."""
 NETWORKS = [*BACKBONES, "timm:convnext_atto"]
@@ -109,6 +110,29 @@ def predicted(net: Net, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
 
 def groups(net: Net) -> list[list[nn.Parameter]]:
     return [list(net.pretrained_parameters()), list(net.new_parameters())]
+
+
+@every_backbone
+@every_network
+def test_layers_of_the_backbone_stay_as_they_are(method: str, backbone: str) -> None:
+    bare, changed = backbone_of(backbone), network(method, backbone)[1].backbone
+
+    assert repr(changed.body) == repr(bare.body)
+    assert repr(changed.neck) in {repr(bare.neck), repr(nn.Sequential())}
+
+
+@every_backbone
+@every_network
+def test_the_body_trains_at_the_base_rate_and_all_that_is_new_at_the_heads(method: str, backbone: str) -> None:
+    _, net = network(method, backbone)
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    published = {f"backbone.body.{name}" for name, _ in backbone_of(backbone).body.named_parameters()}
+
+    base, head = loop.optimizer(net, TRIAL).param_groups
+
+    assert (base["lr"], head["lr"]) == (0.1, 0.2)
+    assert {names[id(parameter)] for parameter in base["params"]} == published
+    assert {names[id(parameter)] for parameter in head["params"]} == {*names.values()} - published != set()
 
 
 @every_backbone
