@@ -408,10 +408,15 @@ def test_tex_compiles(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout.decode(errors="replace")[-2000:]
 
 
+@pytest.mark.parametrize(("p", "printed"), [(0.00004, "<0.0001"), (0.00006, "0.0001"), (0.25, "0.2500")])
+def test_a_probability_is_never_printed_as_nothing(p: float, printed: str) -> None:
+    assert Heading("p", decimals=4, p=True).number(p) == printed
+
+
 def test_every_format_is_text_that_ends_in_a_line() -> None:
     endings = plugins.names(formats)
 
-    assert endings == ["csv", "html", "md", "tex", "txt"]
+    assert endings == ["csv", "html", "json", "md", "tex", "txt"]
     assert all(rendered(ending).endswith("\n") for ending in endings)
 
 

@@ -109,7 +109,7 @@ class Differences:
         """Those of the difference, its interval, and the p corrected for so many rows."""
         name = f"{DELTA} {self.column.header}"
         ends = (Heading(f"{name}, 95 % {end}", group, signed=True) for end in ("from", "to"))
-        return Heading(name, group, signed=True), *ends, Heading(f"{name}, p (Holm)", group, decimals=4)
+        return Heading(name, group, signed=True), *ends, Heading(f"{name}, p (Holm)", group, decimals=4, p=True)
 
     def cells(self, place: Place, cell: Cell) -> tuple[Cell, ...]:  # noqa: ARG002  the records say more
         """The difference, its interval, and its p; dashes in the baseline's own row."""

@@ -45,6 +45,7 @@ class Heading:
     group: str = ""  # columns side by side of one group have this above them
     decimals: int = 2
     signed: bool = False  # a difference: with its sign
+    p: bool = False  # a probability: never printed as 0
 
     @property
     def whole(self) -> str:
@@ -53,6 +54,8 @@ class Heading:
 
     def number(self, value: float) -> str:
         """A mean as it is printed; never -0.00."""
+        if self.p and round(value, self.decimals) == 0:
+            return f"<{10**-self.decimals:.{self.decimals}f}"
         return f"{value:{'+' if self.signed else ''}z.{self.decimals}f}"
 
     def spread(self, value: float) -> str:

@@ -1,5 +1,6 @@
-"""`report`: tables out of finished trials."""
+"""`report` and `compare`: tables out of finished trials."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from wsolbench import documents, files, formats, plugins, protocols, shipped, store, words
-from wsolbench.console import INCOMPLETE, Results, app, say
+from wsolbench.console import INCOMPLETE, Json, Pairs, Results, app, say
 from wsolbench.errors import InputError
 from wsolbench.filling import Asked
 from wsolbench.store import Store
@@ -20,7 +21,9 @@ _NOT_OF_TRIALS = ("data", "device", "workers", "tensorboard")
 def report(
     file: Annotated[list[str], typer.Argument(metavar="FILE... [KEY=VALUE...]", help="tables, and which trials")],
     results: Results = Path("results"),
-    formats_: Annotated[str, typer.Option("--format", help="of the files, with commas: md,tex,csv,html,txt")] = "md",
+    formats_: Annotated[
+        str, typer.Option("--format", help="of the files, with commas: md,tex,csv,html,txt,json")
+    ] = "md",
     out: Annotated[Path, typer.Option(help="folder for the files")] = Path("reports/out"),
     paper: Annotated[bool, typer.Option("--paper", help="published numbers beside ours, and ours less those")] = False,
     quote: Annotated[
@@ -43,6 +46,37 @@ def report(
     complete = [print_report(name, records, asked, out, wanted) for name in names]
     say(*(f"left out: {why}" for why in left_out.values()))
     raise typer.Exit(0 if all(complete) and not left_out else INCOMPLETE)
+
+
+@app.command()
+def compare(
+    ours: Annotated[str, typer.Argument(metavar="'KEY=VALUE...'", help="which trials", show_default=False)],
+    theirs: Annotated[str, typer.Argument(metavar="'KEY=VALUE...'", help="against which", show_default=False)],
+    pairs: Pairs = None,
+    results: Results = Path("results"),
+    metric: Annotated[str, typer.Option(help="names, with commas")] = "top1_loc,gt_known_loc,top1_clas",
+    form: Annotated[str, typer.Option("--format", help="of what is printed: txt, md, csv, tex, html or json")] = "txt",
+    as_json: Json = False,
+) -> None:
+    """Compare two sets of finished trials, paired by seed and image by image, all other settings equal."""
+    from wsolbench import compare as comparing  # noqa: PLC0415  imports numpy
+
+    both = trial_filters(words.values(pairs or ()))
+    sides = [
+        comparing.Side(text, {**trial_filters(words.values(shlex.split(text))), **both}) for text in (ours, theirs)
+    ]
+    names = [name.strip() for name in metric.split(",")]
+    if unknown := [name for name in names if name not in protocols.METRICS]:
+        raise InputError(f"no metric {', '.join(unknown)}; there are: {', '.join(protocols.METRICS)}")
+    render = plugins.load(formats, "json" if as_json else form).render
+    found = Store(results)
+    records = store.rows(found.index().records(), both.get("protocol"))
+    made, alone = comparing.compare(
+        records, (sides[0], sides[1]), names, lambda id_: found.arrays(id_, "predictions.npz")
+    )
+    print(render(made), end="")
+    say(*(f"not paired: {sentence}" for sentence in alone))
+    raise typer.Exit(INCOMPLETE if alone else 0)
 
 
 def print_report(

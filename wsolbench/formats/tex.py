@@ -128,7 +128,7 @@ def _column(heading: Heading, cells: list[Cell]) -> str:
         return "c"
     spreads = [heading.spread(cell.sd) for cell in cells if cell.sd is not None]
     sign = "+" if any(mean[0] in "+-" for mean in means) else ""
-    digits = max(len(mean.lstrip("+-").partition(".")[0]) for mean in means)
+    digits = max(len(mean.lstrip("+-<").partition(".")[0]) for mean in means)
     spread = f"({max(len(text.replace('.', '').lstrip('0')) for text in spreads) or 1})" if spreads else ""
     widest = max((_sign(cell) for cell in cells), key=len)
     post = f",table-space-text-post={widest}" if widest else ""

@@ -1,0 +1,189 @@
+"""Two sets of trials, paired by seed and by image."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import Command
+from wsolbench.compare import Side, compare
+from wsolbench.errors import InputError
+from wsolbench.formats import json as json_format
+from wsolbench.table import Report
+
+ADL, CAM = Side("method=adl", {"method": "adl"}), Side("method=cam", {"method": "cam"})
+
+
+def record(method: str, seed: int, loc: float, **others: Any) -> dict[str, Any]:
+    """A finished trial; only `adl` has a gamma."""
+    options = {"gamma": 0.8} if method == "adl" else {}
+    trial = {"dataset": "birds", "lr": 0.1, "protocol": "wsolbench", "stages": ["a"], "method": method, "seed": seed}
+    return {**trial, "id": f"{method}{seed}", "top1_loc": loc, "top1_clas": 70.0, **options, **others}
+
+
+THREE = [
+    *(record("adl", seed, loc) for seed, loc in enumerate((50.0, 52.0, 57.0))),
+    *(record("cam", seed, loc) for seed, loc in enumerate((48.0, 51.0, 51.0))),
+]
+
+
+def unknown(_: str) -> Mapping[str, Any]:
+    return {}
+
+
+def compared(records: list[dict[str, Any]], ours: Side = ADL, theirs: Side = CAM) -> tuple[Report, list[str]]:
+    return compare(records, (ours, theirs), ["top1_loc", "top1_clas"], unknown)
+
+
+def test_trials_are_paired_by_seed() -> None:
+    made, alone = compared(THREE[::-1])
+
+    (table,) = made.tables
+    (loc, clas) = table.rows
+    assert alone == []
+    assert table.headers == ("method=adl", "method=cam", "Difference", "95 % from", "95 % to", "p", "p (Holm)")
+    assert [cell.mean for cell in loc.cells[:3]] == [53.0, 50.0, 3.0]
+    assert [cell.mean for cell in loc.cells[5:]] == [0.25, 0.5]  # all three positive: 2 of 8; two rows
+    assert loc.cells[0].ids == ("adl0", "adl1", "adl2")
+    assert [cell.mean for cell in clas.cells] == [70.0, 70.0, 0.0, None, None, 1.0, 1.0]
+    assert table.caption == "Seeds 0, 1, 2. Equal: dataset birds, lr 0.1, protocol wsolbench. In %."
+    assert "With fewer than 6 pairs no difference is called significant." in table.notes
+
+
+def test_six_seeds_may_be_significant_and_five_never_are() -> None:
+    def mark(count: int) -> bool:
+        pairs = [record(m, s, 40.0 + s + (1 + s / 10) * (m == "adl")) for m in ("adl", "cam") for s in range(count)]
+        made, _ = compare(pairs, (ADL, CAM), ["top1_loc"], unknown)
+        return made.tables[0].rows[0].cells[2].significant
+
+    assert (mark(5), mark(6)) == (False, True)
+
+
+def test_a_seed_of_one_side_is_told_and_left_out() -> None:
+    made, alone = compared([*THREE, record("adl", 7, 99.0)])
+
+    assert made.tables[0].rows[0].cells[0].mean == 53.0
+    assert alone == ["'method=adl', seed 7: no partner, the other side has no such seed"]
+
+
+def test_trials_that_differ_in_another_setting_do_not_pair() -> None:
+    with pytest.raises(InputError) as refused:
+        compared([r if r["method"] == "adl" else {**r, "lr": 0.01} for r in THREE])
+
+    assert refused.value.problems == (
+        "'method=adl', seeds 0, 1, 2: no partner, the other side differs in lr (0.1, there 0.01)",
+        "'method=cam', seeds 0, 1, 2: no partner, the other side differs in lr (0.01, there 0.1)",
+    )
+
+
+def test_a_setting_named_on_both_sides_need_not_be_equal() -> None:
+    records = [r if r["method"] == "adl" else {**r, "lr": 0.01} for r in THREE]
+    ours, theirs = Side("adl, .1", {"method": "adl", "lr": 0.1}), Side("cam, .01", {"method": "cam", "lr": 0.01})
+
+    made, alone = compared(records, ours, theirs)
+
+    assert (made.tables[0].rows[0].cells[2].mean, alone) == (3.0, [])
+
+
+def test_settings_that_both_sides_have_are_compared_apart() -> None:
+    made, _ = compared([*THREE, *({**r, "dataset": "flowers", "top1_loc": 10.0} for r in THREE)])
+
+    assert [table.rows[0].cells[2].mean for table in made.tables] == [3.0, 0.0]
+
+
+def test_several_trials_of_one_seed_are_refused_with_what_they_differ_in() -> None:
+    others = [{**r, "gamma": 0.9, "id": f"{r['id']}x"} for r in THREE[:3]]
+
+    with pytest.raises(InputError, match=r"'method=adl' fits several .* differ in gamma \(0.8, 0.9\); say which"):
+        compared([*THREE, *others])
+
+
+@pytest.mark.parametrize(
+    ("ours", "problem"),
+    [
+        (Side("method=has", {"method": "has"}), "no finished trial fits 'method=has'"),
+        (Side("metod=adl", {"metod": "adl"}), "no record has a field or option 'metod', did you mean 'method'"),
+        (CAM, "choose some of the same trials"),
+    ],
+)
+def test_a_side_that_cannot_be_compared_is_refused(ours: Side, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        compared(THREE, ours)
+
+
+def predictions(classes: list[bool], ious: list[float], first: str = "a") -> dict[str, Any]:
+    """What is known of four images of class 0."""
+    top5 = np.array([[0 if right else 1, 2] for right in classes])
+    ids = np.array([first, "b", "c", "d"])
+    return {"ids": ids, "labels": np.zeros(4, int), "wsolbench/iou": np.array(ious), "resize224/test/top5": top5}
+
+
+KNOWN = {
+    "adl0": predictions([True, True, True, False], [0.5, 0.9, 0.6, 0.9]),  # a, b, c
+    "cam0": predictions([True, True, False, True], [0.7, 0.49, 0.9, 0.1]),  # a
+    "adl1": predictions([True] * 4, [0.9] * 4),
+    "cam1": predictions([True] * 4, [0.9] * 4, first="z"),
+}
+
+
+def test_images_of_equal_seeds_are_paired() -> None:
+    made, _ = compare(THREE, (ADL, CAM), ["top1_loc"], lambda trial: KNOWN.get(trial, {}))
+
+    _, table = made.tables
+    (row,) = table.rows
+    assert table.headers == ("only method=adl", "only method=cam", "both", "neither", "p", "p (Holm)")
+    assert row.labels == ("0",)
+    assert [cell.mean for cell in row.cells] == [2, 0, 1, 1, 0.5, 0.5]  # two of two on one side: 2 x 1/4
+    assert "Seeds without predictions of the same images: 1, 2." in table.notes
+
+
+def test_json_has_the_numbers_as_they_are() -> None:
+    made, _ = compared(THREE)
+
+    data = json.loads(json_format.render(made))
+
+    assert data["title"] == "method=adl against method=cam"
+    assert data["tables"][0]["blocks"][0][0]["cells"][2]["mean"] == 3.0
+
+
+PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "cub"
+
+
+def test_the_command_compares_published_trials(wsolbench: Command) -> None:
+    ended = wsolbench("compare", "method=acol", "method=cam", "--results", str(PUBLISHED), "--json")
+
+    (table,) = json.loads(ended.out)["tables"]
+    difference = table["blocks"][0][0]["cells"][2]
+    assert (ended.code, difference["n"], difference["significant"]) == (0, 3, False)
+    assert difference["mean"] == pytest.approx(28.10 - 25.93, abs=0.01)
+
+
+def test_the_command_prints_markdown(wsolbench: Command) -> None:
+    ended = wsolbench("compare", "method=acol", "method=cam", "--results", str(PUBLISHED), "--format", "md")
+
+    assert ended.out.startswith("# method=acol against method=cam\n\n## Over seeds\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("method=acol", "method=cam", "--metric", "loc"), "no metric loc; there are: top1_clas, "),
+        (("method=acol", "method=cam", "--format", "pdf"), "no format 'pdf'"),
+        (("method=acol", "method"), "'method' is no KEY=VALUE"),
+    ],
+)
+def test_the_command_refuses(wsolbench: Command, words: tuple[str, ...], problem: str) -> None:
+    ended = wsolbench("compare", *words, "--results", str(PUBLISHED))
+
+    assert ended.code == 2
+    assert problem in ended.err
+
+
+def test_the_command_says_what_does_not_pair(wsolbench: Command) -> None:
+    ended = wsolbench("compare", "method=acol seed=0", "method=cam", "--results", str(PUBLISHED))
+
+    assert ended.code == 3
+    assert "not paired: 'method=cam', seeds 1, 2: no partner, the other side has no such seed" in ended.err
