@@ -84,6 +84,8 @@ def main(name: str, folder: str) -> None:
     with cluster.state() as state:
         how = state["faults"].get(name)
         state["calls"].append(name)
+        slow = state.get("slow", 0) if name == "sbatch" else 0
+    time.sleep(slow)
     if how == "hang":
         time.sleep(60)
     if how == "garbage":

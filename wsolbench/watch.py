@@ -173,7 +173,7 @@ def _alive(claim: Claim, job: Job, own: Sequence[Attempt], clock: float) -> Stan
     if job.on_node:
         note = "" if job.state == "RUNNING" else job.state.lower()
         if own and not own[-1].exit() and (still := clock - _last_sign(claim, own)) > SILENCE:
-            return Standing("silent", f"no sign of life for {_span(still)}", job.id, job.node, job.reason, claim)
+            return Standing("silent", f"no sign of life for {span(still)}", job.id, job.node, job.reason, claim)
         return Standing("running", note if own else "starts", job.id, job.node, job.reason, claim)
     do = next((text for reason, text in STUCK.items() if job.reason.strip("()").startswith(reason)), None)
     again = f"again after {len(own)} attempts, " if len(own) > 1 else "again, " if own else ""
@@ -189,10 +189,10 @@ def _gone(claim: Claim, job_id: str, job: Job | None, own: Sequence[Attempt], cl
     if cluster.queue is None:
         return Standing(alive, f"not sure: {cluster.silent}", job_id, claim=claim)
     if still < ABSENCE and (job is None or job.state == "COMPLETED"):
-        return Standing(alive, f"left the queue, last seen {_span(still)} ago", job_id, claim=claim)
+        return Standing(alive, f"left the queue, last seen {span(still)} ago", job_id, claim=claim)
     progress = any(attempt.epochs() for attempt in own)
     if job is None:
-        note = f"its job left the queue; no sign of life for {_span(still)}"
+        note = f"its job left the queue; no sign of life for {span(still)}"
         return Standing("lost", note, job_id, claim=claim, progress=progress)
     code = f", exit code {job.exit_code}" if job.exit_code else ""
     note = "COMPLETED, but without a result" if job.state == "COMPLETED" else f"{job.state} {job.reason}".strip() + code
@@ -207,7 +207,7 @@ def _last_sign(claim: Claim, own: Sequence[Attempt]) -> float:
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """`40 s`, `12 min`, `3.5 h`."""
     minute, hour = 60, 3600
     if seconds < 2 * minute:
