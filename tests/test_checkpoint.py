@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 from wsolbench import checkpoint
+from wsolbench.checkpoint import Position
 
 State = tuple[nn.Sequential, SGD]
 
@@ -41,7 +42,7 @@ def written(folder: Path, epochs: int, attempt: str = "0001") -> State:
     state = made()
     for epoch in range(epochs):
         train(state, 1, epoch)
-        checkpoint.write(folder, epoch + 1, attempt, *state)
+        checkpoint.write(folder, Position(epoch + 1), attempt, *state)
     return state
 
 
@@ -69,7 +70,7 @@ def test_nothing_is_resumed_where_there_is_no_checkpoint(folder: Path) -> None:
     state = made()
     before = checkpoint.digest(state[0])
 
-    assert checkpoint.resume(folder, *state) == 0
+    assert checkpoint.resume(folder, *state) == Position(0)
     assert checkpoint.digest(state[0]) == before
 
 
@@ -77,7 +78,7 @@ def test_weights_and_counters_are_resumed(folder: Path) -> None:
     old = written(folder, 2)
     new = made(seed=1)
 
-    assert checkpoint.resume(folder, *new) == 2
+    assert checkpoint.resume(folder, *new) == Position(2)
     assert checkpoint.digest(new[0]) == checkpoint.digest(old[0])
 
 
@@ -97,7 +98,7 @@ def test_training_goes_on_bit_for_bit(folder: Path, stop: int) -> None:
     train(whole, 4)
     written(folder, stop)
 
-    train(resumed, 4 - stop, checkpoint.resume(folder, *resumed))
+    train(resumed, 4 - stop, checkpoint.resume(folder, *resumed).epoch)
 
     assert checkpoint.digest(resumed[0]) == checkpoint.digest(whole[0])
 
@@ -121,7 +122,7 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(folder: Path, share: 
     written(folder, 3)
     damage(weights(folder, 3), cut(share))
 
-    assert checkpoint.resume(folder, *made()) == 2
+    assert checkpoint.resume(folder, *made()) == Position(2)
 
 
 @pytest.mark.parametrize("offset", range(40))
@@ -129,7 +130,7 @@ def test_one_flipped_bit_falls_back_to_the_one_before(folder: Path, offset: int)
     written(folder, 2)
     damage(weights(folder, 2), flipped(offset / 39, offset % 8))
 
-    assert checkpoint.resume(folder, *made()) == 1
+    assert checkpoint.resume(folder, *made()) == Position(1)
 
 
 @pytest.mark.parametrize("bit", range(8))
@@ -137,21 +138,21 @@ def test_flipped_bit_in_the_seal_falls_back_to_the_one_before(folder: Path, bit:
     written(folder, 2)
     damage(weights(folder, 2).with_suffix(".sha256"), flipped(0.5, bit))
 
-    assert checkpoint.resume(folder, *made()) == 1
+    assert checkpoint.resume(folder, *made()) == Position(1)
 
 
 def test_checkpoint_without_a_seal_was_not_finished(folder: Path) -> None:
     written(folder, 2)
     weights(folder, 2).with_suffix(".sha256").unlink()
 
-    assert checkpoint.resume(folder, *made()) == 1
+    assert checkpoint.resume(folder, *made()) == Position(1)
 
 
 def test_checkpoint_that_another_attempt_removes_is_passed_over(folder: Path) -> None:
     written(folder, 2)
     weights(folder, 9).symlink_to(folder / "gone")
 
-    assert checkpoint.resume(folder, *made()) == 2
+    assert checkpoint.resume(folder, *made()) == Position(2)
 
 
 def test_damaged_checkpoint_is_told_once(folder: Path) -> None:
@@ -195,7 +196,7 @@ def test_sealed_file_of_another_kind_is_passed_over_and_its_code_does_not_run(fo
         hostile.write_bytes(pickle.dumps(payload) if kind == "pickle" else b"text")
     hostile.with_suffix(".sha256").write_text(hashlib.sha256(hostile.read_bytes()).hexdigest())
 
-    assert checkpoint.resume(folder, *made()) == 1
+    assert checkpoint.resume(folder, *made()) == Position(1)
     assert not ran.exists()
 
 
@@ -203,7 +204,7 @@ def test_checkpoint_that_was_never_finished_is_none_of_the_two_kept(folder: Path
     state = written(folder, 2)
     weights(folder, 3, "0002").touch()
 
-    checkpoint.write(folder, 3, "0003", *state)
+    checkpoint.write(folder, Position(3), "0003", *state)
 
     kept = [weights(folder, 2), weights(folder, 3, "0003")]
     assert sorted(folder.glob("*.safetensors")) == kept
@@ -216,7 +217,7 @@ def test_training_starts_anew_where_all_are_damaged(folder: Path) -> None:
     state = made(seed=1)
     before = checkpoint.digest(state[0])
 
-    assert checkpoint.resume(folder, *state) == 0
+    assert checkpoint.resume(folder, *state) == Position(0)
     assert checkpoint.digest(state[0]) == before
 
 
@@ -226,7 +227,7 @@ def test_resuming_after_a_fall_back_equals_the_whole_run(folder: Path) -> None:
     written(folder, 3)
     damage(weights(folder, 3), flipped(0.7, 3))
 
-    train(resumed, 2, checkpoint.resume(folder, *resumed))
+    train(resumed, 2, checkpoint.resume(folder, *resumed).epoch)
 
     assert checkpoint.digest(resumed[0]) == checkpoint.digest(whole[0])
 
@@ -234,9 +235,9 @@ def test_resuming_after_a_fall_back_equals_the_whole_run(folder: Path) -> None:
 def test_epochs_count_and_are_not_spelled(folder: Path) -> None:
     state = made()
     for epoch in (9998, 9999, 10000):
-        checkpoint.write(folder, epoch, "0001", *state)
+        checkpoint.write(folder, Position(epoch), "0001", *state)
 
-    assert checkpoint.resume(folder, *state) == 10000
+    assert checkpoint.resume(folder, *state) == Position(10000)
 
 
 def test_another_attempt_writes_files_of_its_own(folder: Path) -> None:
@@ -254,7 +255,7 @@ def test_other_files_are_passed_over(folder: Path) -> None:
     for name in ("notes.txt", ".epoch_0009.attempt_0001.safetensors.host.1.tmp", "epoch_0009.safetensors"):
         (folder / name).touch()
 
-    assert checkpoint.resume(folder, *made()) == 1
+    assert checkpoint.resume(folder, *made()) == Position(1)
 
 
 def test_digest_is_of_the_values_whatever_their_layout() -> None:

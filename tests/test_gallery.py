@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -221,8 +222,8 @@ def test_what_a_gallery_needs_and_is_not_there_is_told(trained: Trained, tmp_pat
     trial, place, _ = trained
     bare = Store(tmp_path / "bare")
     bare.add(trial)
-    for name in ("record.json", "predictions.npz"):
-        (bare.path(trial.id) / name).write_bytes(Store(place.results).path(trial.id, name).read_bytes())
+    shutil.copytree(Store(place.results).path(trial.id), bare.path(trial.id), dirs_exist_ok=True)
+    (bare.arrays_folder(trial.id) / "scoremaps.npz").unlink()
     other = fake_data.cub(tmp_path / "other", per_class=10)
 
     with pytest.raises(InputError, match="no score maps"):

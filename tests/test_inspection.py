@@ -261,7 +261,7 @@ def test_a_data_set_of_other_classes_is_refused(trained: Trained, photo: Path, t
     shutil.copytree(place.data or "", tmp_path / "fewer")
     shutil.rmtree(next((tmp_path / "fewer" / "images").glob("003.*")))
     shutil.copytree(place.results, tmp_path / "results")
-    (tmp_path / "results" / trial.id / "predictions.npz").unlink()  # where the classes' names are
+    (Store(tmp_path / "results").arrays_folder(trial.id) / "predictions.npz").unlink()  # where the classes' names are
 
     with pytest.raises(InputError, match=f"other classes than trial {trial.id} was trained on"):
         inspection.inspect(trial.id, photo, replace(place, data=tmp_path / "fewer", results=tmp_path / "results"))

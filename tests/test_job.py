@@ -1,6 +1,5 @@
 import errno
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -96,9 +95,9 @@ def test_record_has_the_digest_of_the_last_checkpoint(trained: Trained) -> None:
     trial, place, record = trained
     net, _ = job.network(trial, place, 3)
 
-    epoch = checkpoint.resume(Store(place.results).path(trial.id, "checkpoint"), net, loop.optimizer(net, trial))
+    reached = checkpoint.resume(Store(place.results).path(trial.id, "checkpoint"), net, loop.optimizer(net, trial))
 
-    assert (epoch, checkpoint.digest(net)) == (trial.epochs, record["weights_digest"])
+    assert (reached.epoch, checkpoint.digest(net)) == (trial.epochs, record["weights_digest"])
 
 
 def test_record_says_what_the_numbers_were_computed_with(trained: Trained) -> None:
@@ -249,21 +248,33 @@ def test_interrupted_trial_says_so(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("error", "kind", "message"),
     [
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "failed"),
-        (torch.OutOfMemoryError("no room"), "oom"),
-        (DivergedError("no number"), "diverged"),
+        (ValueError("no"), "failed", "ValueError: no"),
+        (OSError(errno.EIO, "broken", "x"), "failed", "OSError: [Errno 5] broken: 'x'"),
+        (
+            OSError(errno.ENOSPC, "full", "x"),
+            "disk_full",
+            "x: full (ENOSPC 28); `wsolbench gc` lists what can go",
+        ),
+        (
+            OSError(errno.EDQUOT, "quota", "x"),
+            "disk_full",
+            "x: quota (EDQUOT 122); `wsolbench gc` lists what can go",
+        ),
+        (torch.OutOfMemoryError("no room"), "oom", "OutOfMemoryError: no room"),
+        (MemoryError("no room"), "oom", "MemoryError: no room"),
+        (DivergedError("no number"), "diverged", "DivergedError: no number"),
     ],
 )
-def test_what_stopped_a_trial_is_written_down(place: Place, error: Exception, kind: str) -> None:
+def test_what_stopped_a_trial_is_written_down(place: Place, error: Exception, kind: str, message: str) -> None:
     trial = trial_of()
     with pytest.raises(type(error)):
         job.run(trial, place, stop_after(1, error))
 
     (attempt,) = Store(place.results).attempts(trial.id)
     assert attempt.exit()["kind"] == kind
-    assert attempt.exit()["message"] == f"{type(error).__name__}: {error}"
+    assert attempt.exit()["message"] == message
     assert "Traceback" in (attempt.folder / "log.txt").read_text(encoding="utf-8")
 
 

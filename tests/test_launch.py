@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tests.conftest import NAN_METHOD, QUICK, method_folder
-from wsolbench import job, launch, methods, recipe
+from wsolbench import job, launch, methods, recipe, source, worker
+from wsolbench.attempts import Order
 from wsolbench.errors import InputError
 from wsolbench.launch import Cluster, Progress
 from wsolbench.place import Place
@@ -222,11 +223,11 @@ def test_results_folder_that_is_a_file_is_told(place: Place) -> None:
 
 def test_job_is_sent_plain_data_only(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Any] = []
-    monkeypatch.setattr(launch, "work", lambda *arguments: sent.append(arguments))
+    monkeypatch.setattr(worker, "work", lambda *arguments: sent.append(arguments))
 
     launched([trial_of()], place, "debug")
 
-    assert sent[0][0] == trial_of().spec()
+    assert sent[0] == (trial_of().spec(), place, Order(0, source.digest(), source.commit()))
 
 
 @pytest.mark.parametrize(

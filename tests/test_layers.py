@@ -15,14 +15,16 @@ CORE = ROOT / "wsolbench"
 ADAPTERS = ROOT / "methods"
 
 LAYERS = [
-    "errors plugins documents extract trial files place shipped slurm _compiled _segments _scores _pixels",
+    "errors plugins documents extract trial files place stop shipped slurm _compiled _segments _scores _pixels",
     "index",
     "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint",
     "table statistics published",
     "method mirror weights batches pixels trace truth claims watch resources backbones backbones.* datasets datasets.*",
-    "methods recipe looks table_file formats formats.*",
+    "methods recipe source looks table_file formats formats.*",
     "loop overhead measure evaluation score selection",
+    "endings",
     "job filling submission",
+    "worker",
     "launch sweep beside report compare verify catalogue inspection prediction export figures drawing gallery mosaic",
     "entry cluster",
     "console",
@@ -41,6 +43,7 @@ WITHOUT_TORCH = [
     "extract",
     "trial",
     "attempts",
+    "worker",
     "store",
     "watch",
     "cluster",

@@ -128,13 +128,13 @@ def test_loss_of_an_epoch_is_the_mean_over_its_images(trial: Trial) -> None:
     frozen = replace(trial, lr=1e-30, head_lr=1e-30)
     losses = [float(F.cross_entropy(net.train()(each.images).logits, each.labels).detach()) for each in data]
 
-    loss = trainer(net, frozen).epoch(data)
+    loss = trainer(net, frozen).epoch(data).row()["loss"]
 
     assert loss == pytest.approx((4 * losses[0] + 2 * losses[1]) / 6, rel=1e-6)
 
 
 def test_loss_of_no_batch_is_zero(trial: Trial) -> None:
-    assert trainer(network(), trial).epoch([]) == 0
+    assert trainer(network(), trial).epoch([]).row()["loss"] == 0
 
 
 def test_training_lowers_the_loss(trial: Trial) -> None:
@@ -142,7 +142,7 @@ def test_training_lowers_the_loss(trial: Trial) -> None:
     data = batch(6)
     data.images[range(6), data.labels] += 3  # a colour for each class
 
-    losses = [train.epoch([data]) for _ in range(40)]
+    losses = [train.epoch([data]).loss for _ in range(40)]
 
     assert losses[-1] < 0.5 * losses[0]
 

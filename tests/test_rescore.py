@@ -72,7 +72,7 @@ def test_the_network_that_is_scored_is_the_trained_one(copied: Trained) -> None:
     """The forward pass for a new geometry, made for the old one, gives the stored score maps."""
     trial, place, _ = copied
     stored = Store(place.results).arrays(trial.id, "scoremaps.npz")["resize224/test"]
-    Store(place.results).path(trial.id, "scoremaps.npz").unlink()
+    (Store(place.results).arrays_folder(trial.id) / "scoremaps.npz").unlink()
 
     job.rescore(trial, replace(place, protocol="wsolevaluation"))
 

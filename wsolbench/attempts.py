@@ -3,8 +3,10 @@
 import os
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,40 +15,92 @@ from typing import Any, Literal
 from wsolbench import files
 from wsolbench.trial import canonical
 
+Kind = Literal["done", "failed", "diverged", "oom", "disk_full", "preempted", "superseded", "interrupted"]
+"""How an attempt ends. One that was killed does not say; that it is lost is concluded."""
+
 State = Literal["done", "running", "preempted", "interrupted", "lost", "failed", "broken", "unreadable", "new"]
 """Of a trial: `preempted` and `interrupted` attempts ended in order, a `lost` one was killed; a `broken` record is not
 what its writer wrote, an `unreadable` one may be."""
+
+RESERVED = 4096
+"""Bytes kept for the word on how an attempt ended, so that a full disk cannot prevent it."""
+
+PATIENCE = 5
+"""Attempts in a row that may be stopped without having got anywhere."""
 
 SILENT_AFTER = 600.0
 """Seconds without a sign of life after which an attempt on another host no longer counts as running."""
 
 
 @dataclass(frozen=True)
+class Order:
+    """What a launcher hands to the job that runs a trial, beside the trial and the place.
+
+    Args:
+        submission: the number of the claim under which it was submitted; 0 for none.
+        code: `source.digest()` when it was submitted; empty if nobody looked.
+        commit: `source.commit()` then.
+    """
+
+    submission: int = 0
+    code: str = ""
+    commit: str | None = None
+
+
+class SupersededError(RuntimeError):
+    """A newer attempt at the trial has begun: this one may not write any more."""
+
+
+class StalledError(RuntimeError):
+    """The attempts at a trial are stopped again and again before they have got anywhere."""
+
+
+@dataclass(frozen=True)
 class Attempt:
-    """One run of a trial: who runs it, how far it is, how it ended."""
+    """One run of a trial: who runs it, how far it is, how it ended. Its number is its lease: the highest holds it."""
 
     folder: Path
 
-    def begin(self, meta: Mapping[str, Any]) -> None:
-        """Say who runs it."""
-        files.write(self.folder / "meta.json", files.text({**here(), "started": now(), **meta}))
-        self.beat()
+    @property
+    def name(self) -> str:
+        """Its number, as files are named by it."""
+        return self.folder.name
 
-    def beat(self) -> None:
-        """A sign of life."""
-        (self.folder / "heartbeat").touch()
+    def begin(self, meta: Mapping[str, Any]) -> None:
+        """Say who runs it, and reserve the room that saying how it ended will take."""
+        files.write(self.folder / "meta.json", files.text({**here(), "started": now(), **meta}))
+        files.write(self.folder / "reserve", os.urandom(RESERVED))
+        self.beat(0, 0)
+
+    def hold(self) -> None:
+        """Make sure, before anything of the trial is written, that no newer attempt has begun.
+
+        Raises:
+            SupersededError: one has, or the attempts were set aside.
+        """
+        newest = files.in_order(self.folder.parent)[
+            -1:
+        ]  # opening a folder asks an NFS server, looking up a name may not
+        if newest != [self.folder]:
+            by = f"attempt {newest[0].name} has begun" if newest else "the attempts were set aside"
+            raise SupersededError(f"attempt {self.name} writes nothing more: {by}")
+
+    def beat(self, epoch: int, step: int) -> None:
+        """A sign of life, after so many whole epochs and steps of the next."""
+        beat = {"attempt": self.name, "epoch": epoch, "step": step}
+        files.write(self.folder / "heartbeat", canonical(beat) + b"\n")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Add a line to the attempt's metrics."""
         files.append(self.folder / "metrics.jsonl", canonical(row) + b"\n")
-        self.beat()
+        self.beat(row["epoch"], 0)
 
-    def end(self, kind: str, message: str = "", detail: str = "") -> None:
-        """Say how it ended: `done`, `failed`, `diverged`, `oom`, `interrupted`; the detail goes to the log."""
+    def end(self, kind: Kind, message: str = "", detail: str = "", **facts: Any) -> None:
+        """Say how it ended; the detail goes to the log."""
+        (self.folder / "reserve").unlink(missing_ok=True)
+        files.write(self.folder / "exit.json", files.text({"kind": kind, "message": message, "ended": now(), **facts}))
         if detail:
-            with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
-                log.write(detail)
-        files.write(self.folder / "exit.json", files.text({"kind": kind, "message": message, "ended": now()}))
+            files.append(self.folder / "log.txt", detail.encode())
 
     def epochs(self) -> list[dict[str, Any]]:
         """The lines of its metrics; a torn last line is left out."""
@@ -61,6 +115,10 @@ class Attempt:
         """How it ended; empty when it has not, or was killed."""
         return files.plain(self.folder / "exit.json")
 
+    def heartbeat(self) -> dict[str, Any]:
+        """The last sign of life: `attempt`, `epoch`, `step`; when it was is the file's own time."""
+        return files.plain(self.folder / "heartbeat")
+
     def alive(self) -> bool:
         """Whether it may still be running: its process exists, or on another host it gave a recent sign of life."""
         meta = self.meta()
@@ -68,6 +126,46 @@ class Attempt:
             return running_here(meta)
         heartbeat = self.folder / "heartbeat"
         return heartbeat.exists() and time.time() - heartbeat.stat().st_mtime < SILENT_AFTER
+
+
+@dataclass
+class Pulse:
+    """How far an attempt is, for its signs of life.
+
+    Args:
+        attempt: whose.
+        epoch: whole epochs behind.
+        step: steps of the next behind.
+        moved: whether this attempt has left a checkpoint.
+    """
+
+    attempt: Attempt
+    epoch: int = 0
+    step: int = 0
+    moved: bool = False
+
+    @contextmanager
+    def beating(self, every: float = 20.0) -> Iterator[None]:
+        """Meanwhile a sign of life every so many seconds, whatever the process is at."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(ended, every), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _beat(self, ended: threading.Event, every: float) -> None:
+        while not ended.wait(every):
+            with suppress(OSError):  # a full disk or a slow one does not end a trial for this
+                self.attempt.beat(self.epoch, self.step)
+
+
+def stalled(attempts: Sequence[Attempt]) -> bool:
+    """Whether the last `PATIENCE` attempts were all stopped by the cluster before they had left a checkpoint."""
+    last = [attempt.exit() for attempt in attempts[-PATIENCE:]]
+    return len(last) == PATIENCE and all(e.get("kind") == "preempted" and not e.get("moved") for e in last)
 
 
 def standing(attempts: Sequence[Attempt]) -> State:

@@ -26,17 +26,17 @@ class Batch:
 
 
 def training_batches(
-    pixels: Pixels, trial: Trial, epoch: int, normalisation: Normalisation, workers: int
+    pixels: Pixels, trial: Trial, epoch: int, normalisation: Normalisation, workers: int, *, behind: int = 0
 ) -> Iterator[Batch]:
-    """The split in a random order, randomly cropped and flipped; epochs count from 0.
+    """The split in a random order, randomly cropped and flipped; epochs count from 0, so many steps are behind.
 
     Every step draws from torch's generator seeded by (seed, epoch, step): neither the number of workers nor an
     interruption changes what is drawn, here and in the network that trains on the batch.
     """
     torch.manual_seed(stream(trial.seed, epoch))
     order = torch.randperm(len(pixels)).tolist()
-    groups, table = _groups(order, trial.batch_size), table_of(normalisation)
-    for step, (group, (squares, rows)) in enumerate(zip(groups, pixels.groups(groups, workers), strict=True)):
+    groups, table = _groups(order, trial.batch_size)[behind:], table_of(normalisation)
+    for step, (group, (squares, rows)) in enumerate(zip(groups, pixels.groups(groups, workers), strict=True), behind):
         torch.manual_seed(stream(trial.seed, epoch, step))
         corners, mirrored = places(len(rows), pixels.side - trial.image_size), flips(len(rows))
         images = windows(squares, rows, corners.numpy(), mirrored.numpy(), table, trial.image_size)

@@ -1,9 +1,12 @@
-"""Checkpoints: weights and optimizer state after an epoch, sealed by a digest beside them."""
+"""Checkpoints: weights, optimizer state and position between two steps, sealed by a digest beside them."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,16 +17,40 @@ from torch.optim import SGD
 from wsolbench import files
 
 KEPT = 2
-_NAME = re.compile(r"epoch_(\d+)\.attempt_(\d+)\.safetensors")
+_NAME = re.compile(r"epoch_(\d+)(?:\.step_(\d+))?\.attempt_(\d+)\.safetensors")
 
 
-def write(folder: Path, epoch: int, attempt: str, net: nn.Module, sgd: SGD) -> None:
-    """Save the state after `epoch` epochs, and keep only the last two of this trial."""
+@dataclass(frozen=True)
+class Position:
+    """How far training is, between two steps.
+
+    Args:
+        epoch: whole epochs behind.
+        step: steps of the next behind.
+        loss: summed over the images of those steps, in their order.
+        images: so many.
+        seconds: spent on them.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    images: int = 0
+    seconds: float = 0.0
+
+    def row(self) -> dict[str, Any]:
+        """What is said of the epoch when its last step is behind."""
+        return {"epoch": self.epoch + 1, "loss": self.loss / max(self.images, 1), "seconds": self.seconds}
+
+
+def write(folder: Path, position: Position, attempt: str, net: nn.Module, sgd: SGD) -> None:
+    """Save the state at a position, and keep only the last two of this trial."""
     folder.mkdir(exist_ok=True)
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     tensors |= {f"momentum.{name}": value for name, value in _momentum(net, sgd).items()}
-    path = folder / f"epoch_{epoch:04d}.attempt_{attempt}.safetensors"
-    files.write_sealed(path, _packed(tensors))
+    step = f".step_{position.step:06d}" if position.step else ""
+    path = folder / f"epoch_{position.epoch:04d}{step}.attempt_{attempt}.safetensors"
+    files.write_sealed(path, _packed(tensors, {"position": json.dumps(asdict(position))}))
     for old in surplus(folder):
         old.unlink(missing_ok=True)
         files.seal(old).unlink(missing_ok=True)
@@ -35,30 +62,44 @@ def surplus(folder: Path) -> list[Path]:
     return [path for path in _found(folder) if finished and _place(path) < _place(finished[0]) and path not in finished]
 
 
-def resume(folder: Path, net: nn.Module, sgd: SGD, warn: Callable[[str], None] = lambda _: None) -> int:
-    """Load the newest whole checkpoint; returns the number of epochs it has seen, 0 if there is none.
+def resume(folder: Path, net: nn.Module, sgd: SGD, warn: Callable[[str], None] = lambda _: None) -> Position:
+    """Load the newest whole checkpoint; returns its position, the beginning if there is none.
 
     A damaged one is passed over, and `warn` is told so. Only tensors are read, never code.
     """
     for path in _found(folder):
-        tensors = _tensors(path)
-        if tensors is None:
+        found = _content(path)
+        if found is None:
             if files.seal(path).exists():  # else it was never finished, which is no damage
                 warn(f"{path} is damaged; the checkpoint before it serves")
             continue
+        tensors, position = found
         net.load_state_dict({name.removeprefix("net."): v for name, v in tensors.items() if name.startswith("net.")})
         _set_momentum(net, sgd, tensors)
-        return _place(path)[0]
-    return 0
+        return position
+    return Position()
 
 
-def _tensors(path: Path) -> dict[str, Tensor] | None:
+def _content(path: Path) -> tuple[dict[str, Tensor], Position] | None:
     """What a checkpoint holds; None where it is not what was written, or another attempt has removed it."""
     try:
         content = files.sealed(path)
-        return None if content is None else load(content)
-    except (files.UnreadableError, SafetensorError, ValueError, KeyError):  # the last: another kind, a seal that fits
+        return None if content is None else (load(content), _position(content, path))
+    except (
+        files.UnreadableError,
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # the last: another kind, a seal that fits
         return None
+
+
+def _position(content: bytes, path: Path) -> Position:
+    """What the header of a checkpoint says; those of version 0.1 say it by their name."""
+    length = int.from_bytes(content[:8], "little")
+    said = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return Position(**json.loads(said["position"])) if "position" in said else Position(_place(path)[0])
 
 
 def digest(net: nn.Module) -> str:
@@ -66,8 +107,8 @@ def digest(net: nn.Module) -> str:
     return hashlib.sha256(_packed(net.state_dict())).hexdigest()
 
 
-def _packed(tensors: Mapping[str, Tensor]) -> bytes:
-    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+def _packed(tensors: Mapping[str, Tensor], said: dict[str, str] | None = None) -> bytes:
+    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, said)
 
 
 def _momentum(net: nn.Module, sgd: SGD) -> dict[str, Tensor]:
@@ -89,8 +130,8 @@ def _found(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_place, reverse=True)
 
 
-def _place(path: Path) -> tuple[int, int]:
-    """Epoch and attempt of a checkpoint, by its name."""
+def _place(path: Path) -> tuple[int, int, int]:
+    """Epoch, step and attempt of a checkpoint, by its name."""
     match = _NAME.fullmatch(path.name)
     assert match is not None  # noqa: S101  of `_found`
-    return int(match[1]), int(match[2])
+    return int(match[1]), int(match[2] or 0), int(match[3])

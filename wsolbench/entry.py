@@ -4,11 +4,10 @@ import os
 import sys
 from pathlib import Path
 
-from wsolbench import claims, job, submission
-from wsolbench.attempts import cluster_job
+from wsolbench import claims, submission, worker
+from wsolbench.attempts import Order, cluster_job
 from wsolbench.store import Store
 from wsolbench.submission import Batch
-from wsolbench.trial import from_spec
 
 
 def main(folder: Path) -> None:
@@ -22,7 +21,7 @@ def main(folder: Path) -> None:
         return
     here = cluster_job() or "0"
     claim.register(here, submission.log(folder.name, here))
-    job.run(from_spec(store.spec(trial_id)), batch.place, print)
+    worker.work_and_exit(store.spec(trial_id), batch.place, Order(claim.number, batch.code, batch.commit))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
 """The life of a trial: build, train, resume, evaluate, record."""
 
+import os
 import platform
-import resource
-import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from wsolbench import (
     backbones,
     checkpoint,
     datasets,
+    endings,
     evaluation,
     extract,
     loop,
@@ -29,11 +28,14 @@ from wsolbench import (
     overhead,
     plugins,
     protocols,
+    source,
     weights,
 )
-from wsolbench.attempts import Attempt, cluster_job
+from wsolbench.attempts import PATIENCE, Attempt, Order, Pulse, StalledError, SupersededError, cluster_job, stalled
 from wsolbench.batches import Batch, stream, test_batches, training_batches
+from wsolbench.checkpoint import Position
 from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
+from wsolbench.endings import IN_ORDER, Ending
 from wsolbench.errors import InputError
 from wsolbench.evaluation import Predictions, Scores
 from wsolbench.geometry import Geometry, larger
@@ -41,6 +43,7 @@ from wsolbench.method import Method, Net, build
 from wsolbench.pixels import Pixels
 from wsolbench.place import Place
 from wsolbench.protocols import Protocol
+from wsolbench.stop import Stop
 from wsolbench.store import COUNTED, Store
 from wsolbench.trial import Trial
 from wsolbench.truth import Truth, of_network
@@ -48,38 +51,108 @@ from wsolbench.truth import Truth, of_network
 PACKAGES = "wsolbench torch torchvision timm numpy opencv-python-headless"
 """What a number may depend on; their versions are in the record."""
 
-BEAT = 20.0
-"""Seconds between two signs of life."""
+NO_ORDER = Order()
 
 Say = Callable[[Mapping[str, Any]], None]
 
 
-def run(trial: Trial, place: Place, say: Say = lambda _: None) -> dict[str, Any]:
+def run(
+    trial: Trial, place: Place, say: Say = lambda _: None, stop: Stop | None = None, order: Order = NO_ORDER
+) -> dict[str, Any]:
     """The record of a trial: the stored one, else that of training it here, from its last checkpoint if there is one.
 
     Args:
         trial: what to run.
         place: where.
         say: is given each epoch's numbers.
+        stop: may ask for an end after any step.
+        order: of the launcher, if there is one.
 
     Raises:
         InputError: the data, weights or device are not what the trial needs.
         DivergedError: the loss is no number any more.
+        SupersededError: a newer attempt has begun, and there is no record yet.
+        Stopped: the cluster asked for a stop; the next attempt goes on from there.
+        StalledError: it did so again and again before an attempt had got anywhere.
     """
     store = Store(place.results)
     store.add(trial)
     record = store.record(trial.id)
     if record is None:
-        attempt = store.attempt(trial.id)
-        with mirror.mirrored(trial, place, say) as tell, _ending(attempt):
-            attempt.begin({"commit": commit(), "slurm_job": cluster_job()})
-            store.put(trial, _Run(trial, place, store, attempt, tell).results())
+        pulse, code = Pulse(store.attempt(trial.id)), _code(order)
+        try:
+            with mirror.mirrored(trial, place, say) as tell:
+                _live(_Run(trial, place, store, pulse, tell, stop or Stop(), code), order)
+        except SupersededError:
+            if store.record(trial.id) is None:
+                raise
         record = store.record(trial.id)
     elif place.protocol not in {None, *record["results"]}:
         rescore(trial, place)
         record = store.record(trial.id)
     assert record is not None  # noqa: S101  it has just been put
     return record
+
+
+def _live(run: "_Run", order: Order) -> None:
+    """An attempt at a trial, from its first word to its last."""
+    attempt, pulse = run.pulse.attempt, run.pulse
+    try:
+        attempt.begin(_meta(run, order))
+        with pulse.beating():
+            run.publish()
+    except BaseException as error:
+        found = endings.ending(error, run.trial, run.stop)
+        detail = "" if found.kind in IN_ORDER else traceback.format_exc()
+        _end(attempt, found, detail, moved=pulse.moved, epoch=pulse.epoch, step=pulse.step)
+        if found.kind == "preempted":
+            if stalled(run.store.attempts(run.trial.id)):
+                _give_up(attempt, found)
+            run.stop.check()
+        raise
+    _end(attempt, Ending("done"))
+
+
+def _end(attempt: Attempt, found: Ending, detail: str = "", **facts: Any) -> None:
+    """Write down how it ended, if that can be: what ended it is raised all the same."""
+    try:
+        attempt.end(found.kind, found.message, detail, **facts, **found.facts)
+    except OSError as error:
+        _warn(f"cannot write how attempt {attempt.name} ended: {error}")
+
+
+def _warn(what: str) -> None:
+    sys.stderr.write(f"wsolbench: {what}\n")
+
+
+def _give_up(attempt: Attempt, found: Ending) -> NoReturn:
+    """The trial gets nowhere: it fails instead of being queued for ever."""
+    message = f"{found.message}, as were the {PATIENCE - 1} attempts before it, none of which left a checkpoint"
+    message += ": a step takes longer than a job may run; give jobs more time"
+    _end(attempt, Ending("failed", message), message + "\n")
+    raise StalledError(message)
+
+
+def _meta(run: "_Run", order: Order) -> dict[str, Any]:
+    """What an attempt says of itself when it begins."""
+    device = settle(run.trial, run.place)
+    slurm = {name: os.environ.get(f"SLURM_{name}") for name in ("JOB_ID", "RESTART_COUNT")}
+    return {
+        "slurm_job": cluster_job(),
+        "slurm_job_id": slurm["JOB_ID"],
+        "slurm_restarts": int(slurm["RESTART_COUNT"] or 0),
+        "node": os.environ.get("SLURMD_NODENAME"),
+        "submission": order.submission or None,
+        **environment(device),
+        **run.code,
+    }
+
+
+def _code(order: Order) -> dict[str, Any]:
+    """Which code runs, and whether it is that of the submission; a copy of it has no commit but that one."""
+    digest = source.digest()
+    commit = source.commit() or (order.commit if digest == order.code else None)
+    return {"commit": commit, "code": digest, "code_changed": digest != order.code if order.code else None}
 
 
 def check(trial: Trial, place: Place) -> None:
@@ -127,7 +200,7 @@ def trained(trial: Trial, place: Place, classes: Sequence[str], device: torch.de
     net.backbone.normalisation = tuple(mean), tuple(deviation)
     net.to(device).to(memory_format=torch.channels_last)
     try:
-        epochs = checkpoint.resume(store.path(trial.id, "checkpoint"), net, loop.optimizer(net, trial))
+        epochs = checkpoint.resume(store.path(trial.id, "checkpoint"), net, loop.optimizer(net, trial)).epoch
     except RuntimeError:
         raise InputError(f"the data set has other classes than trial {trial.id} was trained on") from None
     if epochs != trial.epochs:
@@ -139,21 +212,6 @@ def class_names(trial: Trial, place: Place) -> tuple[str, ...]:
     """The classes of a finished trial, by label: those beside its record, else those of its data set."""
     known = Store(place.results).arrays(trial.id, "predictions.npz").get("classes")
     return splits(trial, place).test.classes if known is None else tuple(known.tolist())
-
-
-@contextmanager
-def _ending(attempt: Attempt) -> Iterator[None]:
-    """Write down how the attempt ends, and let what ended it pass."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        attempt.end("interrupted")
-        raise
-    except BaseException as error:
-        kinds: dict[type[BaseException], str] = {loop.DivergedError: "diverged", torch.OutOfMemoryError: "oom"}
-        attempt.end(kinds.get(type(error), "failed"), f"{type(error).__name__}: {error}", traceback.format_exc())
-        raise
-    attempt.end("done")
 
 
 @dataclass(frozen=True)
@@ -172,10 +230,19 @@ class _Run:
     trial: Trial
     place: Place
     store: Store
-    attempt: Attempt
+    pulse: Pulse
     say: Say
+    stop: Stop
+    code: Mapping[str, Any]
 
-    def results(self) -> dict[str, Any]:
+    def publish(self) -> None:
+        """Put the record, if this attempt may and is the first to have one."""
+        results = self._results()
+        self.pulse.attempt.hold()
+        if not self.store.put(self.trial, results):
+            raise SupersededError(f"attempt {self.pulse.attempt.name} comes second: there is a record")
+
+    def _results(self) -> dict[str, Any]:
         """Everything a record holds beside the trial."""
         device = settle(self.trial, self.place)
         images = splits(self.trial, self.place)
@@ -189,11 +256,12 @@ class _Run:
         trained = time.monotonic()
         epochs = self.store.epochs(self.trial.id)
         default = protocols.UNHELD if images.held_out is None else protocols.DEFAULT
-        evaluator = Evaluator(self.trial, self.place, images, lambda: net, device)
+        evaluator = Evaluator(self.trial, self.place, images, lambda: net, device, self.stop)
         names = dict.fromkeys((*protocols.of_geometry(protocols.protocol(default).geometry), *_named(self.place)))
         scores = evaluator.scores([name for name in names if evaluator.can(name)])
-        evaluator.save(self.store, scores)
+        evaluator.save(self.store, scores, self.pulse.attempt.name)
         return {
+            "attempt": self.pulse.attempt.name,
             "protocol": default,
             "results": {name: found.metrics for name, found in scores.items()},
             "stages": list(net.backbone.stages),
@@ -206,33 +274,41 @@ class _Run:
             "weights_digest": checkpoint.digest(net),
             "epochs": epochs,
             "cost": _cost(sum(row["seconds"] for row in epochs), time.monotonic() - trained, device),
-            "environment": environment(device),
+            "environment": {**environment(device), **self.code},
         }
 
     def _train(self, net: Net, split: Split, device: torch.device) -> None:
-        trial, folder = self.trial, self.store.path(self.trial.id, "checkpoint")
+        trial, attempt, folder = self.trial, self.pulse.attempt, self.store.path(self.trial.id, "checkpoint")
         sgd = loop.optimizer(net, trial)
         trainer = loop.Trainer(net, _method(trial), sgd, device, trial.precision)
         pixels = Pixels(split, larger(trial.image_size))
-        for epoch in range(checkpoint.resume(folder, net, sgd), trial.epochs):
-            started = time.monotonic()
-            loop.set_rates(sgd, trial, epoch)
-            batches = training_batches(pixels, trial, epoch, net.backbone.normalisation, self.place.workers)
-            loss = trainer.epoch(self._beating(batches))
-            row = {"epoch": epoch + 1, "loss": loss, "seconds": time.monotonic() - started}
-            self.attempt.epoch(
-                row
-            )  # before the checkpoint: a kill between the two repeats the epoch, with the same row
-            checkpoint.write(folder, epoch + 1, self.attempt.folder.name, net, sgd)
-            self.say(row)
+        position = checkpoint.resume(folder, net, sgd, _warn)
+        while position.epoch < trial.epochs:
+            self.stop.check()
+            position = self._epoch(trainer, pixels, position)
+            row = position.row() if position.images == len(split) else None
+            if row is not None:
+                attempt.epoch(row)  # before the checkpoint: a kill between the two repeats the epoch, with the same row
+                position = Position(position.epoch + 1)
+            attempt.hold()
+            checkpoint.write(folder, position, attempt.name, net, sgd)
+            self.pulse.moved = True
+            if row is not None:
+                self.say(row)
 
-    def _beating(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, with a sign of life every few seconds: an epoch may take hours."""
-        last = time.monotonic()
-        for batch in batches:
-            if time.monotonic() - last > BEAT:
-                self.attempt.beat()
-                last = time.monotonic()
+    def _epoch(self, trainer: loop.Trainer, pixels: Pixels, begun: Position) -> Position:
+        """The rest of an epoch, or as much of it as there is before a stop."""
+        started = time.monotonic()
+        loop.set_rates(trainer.optimizer, self.trial, begun.epoch)
+        normalisation, workers = trainer.net.backbone.normalisation, self.place.workers
+        batches = training_batches(pixels, self.trial, begun.epoch, normalisation, workers, behind=begun.step)
+        reached = trainer.epoch(self._counted(self.stop.heeding(batches), begun), begun)
+        return replace(reached, seconds=begun.seconds + time.monotonic() - started)
+
+    def _counted(self, batches: Iterator[Batch], begun: Position) -> Iterator[Batch]:
+        """The batches, of which the signs of life say the number."""
+        for step, batch in enumerate(batches, begun.step):
+            self.pulse.epoch, self.pulse.step = begun.epoch, step
             yield batch
 
 
@@ -245,6 +321,7 @@ class Evaluator:
     images: Splits
     net: Callable[[], Net]  # called where a pass is not stored
     device: torch.device
+    stop: Stop = field(default_factory=Stop)  # may ask for an end after any batch
     passes: dict[str, Predictions] = field(default_factory=dict)  # `geometry/split`
     truths: dict[str, Truth] = field(default_factory=dict)  # as above
 
@@ -264,8 +341,8 @@ class Evaluator:
         for key, score_maps in maps.items():
             self.passes[key] = Predictions(predictions[f"{key}/top5"], predictions[f"{key}/probabilities"], score_maps)
 
-    def save(self, store: Store, scores: Mapping[str, Scores]) -> None:
-        """Keep beside the record what its numbers are made of, image by image; what is there already stays."""
+    def save(self, store: Store, scores: Mapping[str, Scores], attempt: str | None = None) -> None:
+        """Keep what the numbers are made of, image by image: of an attempt, else of the record; what is there stays."""
         known = self._known()
         for key, found in self.passes.items():
             known |= {f"{key}/top5": found.top5, f"{key}/probabilities": found.probabilities}
@@ -273,8 +350,10 @@ class Evaluator:
             known |= {f"{name}/{key}": values for key, values in said.images.items()}
             known |= {f"{name}/class/{key}": values for key, values in said.classes.items()}
             known[f"{name}/curve"] = said.curve
-        store.put_arrays(self.trial.id, "predictions.npz", {**store.arrays(self.trial.id, "predictions.npz"), **known})
-        store.put_arrays(self.trial.id, "scoremaps.npz", {key: found.score_maps for key, found in self.passes.items()})
+        there = store.arrays(self.trial.id, "predictions.npz", attempt)
+        maps = {key: found.score_maps for key, found in self.passes.items()}
+        store.put_arrays(self.trial.id, "predictions.npz", {**there, **known}, attempt)
+        store.put_arrays(self.trial.id, "scoremaps.npz", maps, attempt)
 
     def _known(self) -> dict[str, Any]:
         test, held_out = self.images.test, self.images.held_out
@@ -308,7 +387,9 @@ class Evaluator:
             net = self.net()
             batches = test_batches(pixels, self.trial.batch_size, net.backbone.normalisation, self.place.workers)
             extractor = extract.extractor(self.trial.extract)
-            self.passes[key] = evaluation.collect(loop.predict(net, batches, self.device, extractor))
+            found = evaluation.collect(loop.predict(net, self.stop.heeding(batches), self.device, extractor))
+            self.stop.check()
+            self.passes[key] = found
         return self.passes[key]
 
 
@@ -405,27 +486,11 @@ def environment(device: torch.device) -> dict[str, Any]:
     """What the numbers were computed with."""
     extras = [name for name in ("torchcam",) if find_spec(name)]
     return {
-        "commit": commit(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in (*PACKAGES.split(), *extras)},
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
     }
-
-
-@cache
-def commit() -> str | None:
-    """The commit of this code, `+` behind it if files differ; None outside a checkout."""
-    try:
-        found, changed = (_git(*words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno")))
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found + "+" * bool(changed)
-
-
-def _git(*words: str) -> str:
-    command = ["git", "-C", str(Path(__file__).parent), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  our own words
 
 
 def _counted(trial: Trial, num_classes: int) -> dict[str, float]:
@@ -445,10 +510,4 @@ def _counted(trial: Trial, num_classes: int) -> dict[str, float]:
 
 
 def _cost(train_seconds: float, test_seconds: float, device: torch.device) -> dict[str, float]:
-    return {"train_seconds": train_seconds, "test_seconds": test_seconds, "peak_mib": _peak_mib(device)}
-
-
-def _peak_mib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"train_seconds": train_seconds, "test_seconds": test_seconds, "peak_mib": endings.peak_mib(device)}

@@ -1,10 +1,11 @@
 """Runs the trials of a sweep that have no result yet, through submitit."""
 
 import os
+import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +13,11 @@ from typing import Any, Literal
 import submitit
 import torch
 
-from wsolbench import job
+from wsolbench import source, worker
+from wsolbench.attempts import Order
 from wsolbench.place import Place
 from wsolbench.store import BrokenRecordError, Store
-from wsolbench.trial import Trial, from_spec
+from wsolbench.trial import Trial
 
 Cluster = Literal["local", "debug"]
 POLL = 0.3
@@ -35,12 +37,6 @@ class Progress:
 
 
 Show = Callable[[Progress], None]
-
-
-def work(spec: Mapping[str, Any], place: Place) -> None:
-    """What a job does; only plain data is sent to it. How it went is in the store."""
-    with suppress(Exception):
-        job.run(from_spec(spec), place)
 
 
 def done(store: Store, trial: Trial, place: Place) -> bool:
@@ -75,7 +71,9 @@ def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, s
     waiting = list(todo)
     try:
         while waiting or running.jobs:
-            progress.ended |= running.ended()
+            ended = running.ended()
+            progress.ended |= {trial: how for trial, how in ended.items() if how is not None}
+            waiting += [trial for trial, how in ended.items() if how is None]
             waiting = _start(waiting, running, jobs, progress)
             progress.epochs_done = sum(len(store.epochs(trial.id)) for trial in todo)
             show(progress)
@@ -106,7 +104,7 @@ class _Jobs:
     store: Store
     place: Place
     cluster: Cluster
-    jobs: dict[Trial, submitit.Job[None]] = field(default_factory=dict)
+    jobs: dict[Trial, submitit.Job[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # a folder of its own: submitit takes an old result of the same process number for the new one
@@ -115,32 +113,38 @@ class _Jobs:
         self.executor = submitit.AutoExecutor(folder, cluster=self.cluster)
         cards = torch.cuda.device_count() if self.place.device != "cpu" else 0
         self.place = replace(self.place, gpus=min(cards, 1))
+        self.order = Order(code=source.digest(), commit=source.commit())
         self.executor.update_parameters(timeout_min=_FOR_EVER, gpus_per_node=self.place.gpus, name="wsolbench")
 
     def start(self, trial: Trial) -> None:
         """Submit a trial; the debug cluster runs it here and now."""
         with _errors_to(self.executor.folder / "stderr.txt"):
-            self.jobs[trial] = self.executor.submit(work, trial.spec(), self.place)
+            run = worker.work if self.cluster == "debug" else worker.work_and_exit
+            with _unheard(signal.SIGINT):
+                self.jobs[trial] = self.executor.submit(run, trial.spec(), self.place, self.order)
 
-    def ended(self) -> dict[Trial, str]:
-        """The trials whose jobs have ended since the last look, and how."""
+    def ended(self) -> dict[Trial, str | None]:
+        """The trials whose jobs have ended since the last look, and how; None where another process goes on with it."""
         gone = [trial for trial, running in self.jobs.items() if _over(running)]
         for trial in gone:
             del self.jobs[trial]
         return {trial: self._how(trial) for trial in gone}
 
     def cancel(self) -> None:
-        """Interrupt all jobs and wait for them; what they have trained is in their checkpoints."""
+        """Stop all jobs and wait for them; what they have trained is in their checkpoints."""
         for running in self.jobs.values():
-            running.cancel(check=False)
+            if isinstance(running, submitit.LocalJob):
+                os.kill(int(running.job_id), signal.SIGTERM)  # is passed on; `cancel` would kill within a second
         deadline = time.monotonic() + 20
         while self.jobs and time.monotonic() < deadline:
             self.ended()
             time.sleep(POLL)
 
-    def _how(self, trial: Trial) -> str:
+    def _how(self, trial: Trial) -> str | None:
         if done(self.store, trial, self.place):
             return "done"
+        if self.store.state(trial.id) == "running":
+            return None
         try:
             self.store.record(trial.id)
         except BrokenRecordError as error:
@@ -148,6 +152,16 @@ class _Jobs:
         attempts = self.store.attempts(trial.id)
         ended = attempts[-1].exit() if attempts else {}
         return ended.get("message") or ended.get("kind") or "its process was killed"
+
+
+@contextmanager
+def _unheard(number: signal.Signals) -> Iterator[None]:
+    """Processes that start meanwhile, and those that they start, do not hear a signal until they ask for it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -163,7 +177,7 @@ def _errors_to(path: Path) -> Iterator[None]:
         os.close(saved)
 
 
-def _over(running: submitit.Job[None]) -> bool:
+def _over(running: submitit.Job[Any]) -> bool:
     if isinstance(running, submitit.DebugJob):
         if running.cancelled:
             return True

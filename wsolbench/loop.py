@@ -1,7 +1,7 @@
 """The one training loop, and the one forward pass that evaluation needs."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,19 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from wsolbench.batches import Batch
+from wsolbench.checkpoint import Position
 from wsolbench.method import Method, Net
 from wsolbench.trial import Trial
 
+START = Position()
+
 
 class DivergedError(RuntimeError):
-    """The loss or the scores are no numbers any more; the text names the batch."""
+    """The loss or the scores are no numbers any more; the text and `batch` name the images."""
+
+    def __init__(self, what: str, batch: tuple[str, ...] = ()) -> None:
+        super().__init__(f"{what} in the batch of images {', '.join(batch)}" if batch else what)
+        self.batch = batch
 
 
 @dataclass(frozen=True)
@@ -29,21 +36,21 @@ class Trainer:
     device: torch.device
     precision: str
 
-    def epoch(self, batches: Iterable[Batch]) -> float:
-        """One pass over `batches`; returns the mean loss per image.
+    def epoch(self, batches: Iterable[Batch], begun: Position = START) -> Position:
+        """One pass over `batches`, all or the rest of an epoch; returns the position after it.
 
         Raises:
             DivergedError: the loss of a batch is not finite.
         """
         self.net.train()
-        total, count = 0.0, 0
+        step, total, count = begun.step, begun.loss, begun.images
         pending: tuple[Tensor, Batch] | None = None
         for batch in batches:
             loss = self.step(batch)
             total += _finite(pending)  # of the step before: the device is not made to wait for this one
             pending = (loss, batch)
-            count += len(batch.names)
-        return (total + _finite(pending)) / max(count, 1)
+            step, count = step + 1, count + len(batch.names)
+        return replace(begun, step=step, loss=total + _finite(pending), images=count)
 
     def step(self, batch: Batch) -> Tensor:
         """One update of the weights; returns the loss, a scalar on the device."""
@@ -64,7 +71,7 @@ def _finite(pending: tuple[Tensor, Batch] | None) -> float:
         return 0.0
     loss, batch = pending
     if not torch.isfinite(loss):
-        raise DivergedError(f"the loss is {float(loss)} in the batch of images {', '.join(batch.names)}")
+        raise DivergedError(f"the loss is {float(loss)}", batch.names)
     return float(loss) * len(batch.names)
 
 
@@ -104,7 +111,7 @@ def predict(
     for batch in batches:
         logits, maps = (found.cpu() for found in read(net, batch.images.to(device), batch.labels.to(device)))
         if not (torch.isfinite(logits).all() and torch.isfinite(maps).all()):
-            raise DivergedError(f"the scores are not finite in the batch of images {', '.join(batch.names)}")
+            raise DivergedError("the scores are not finite", batch.names)
         yield logits, maps
 
 

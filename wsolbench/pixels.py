@@ -21,6 +21,7 @@ from wsolbench import files
 from wsolbench.dataset import Split
 from wsolbench.geometry import Geometry, window
 from wsolbench.place import cache_folder
+from wsolbench.stop import heed_only_the_parent
 
 Bytes = NDArray[np.uint8]
 Rows = NDArray[np.int64]
@@ -62,7 +63,8 @@ class Pixels(Dataset[Bytes]):
             yield from ((self.cache.squares, self.cache.sound(group)) for group in groups)
             return
         sampler = [list(group) for group in groups]
-        loader = DataLoader(self, batch_sampler=sampler, num_workers=workers, collate_fn=np.stack)
+        deaf = heed_only_the_parent if workers else None
+        loader = DataLoader(self, batch_sampler=sampler, num_workers=workers, collate_fn=np.stack, worker_init_fn=deaf)
         yield from ((squares, np.arange(len(squares))) for squares in loader)
 
     @cached_property

@@ -120,19 +120,19 @@ class Store:
             return "unreadable"
         return standing(self.attempts(trial_id))
 
-    def put_arrays(self, trial_id: str, name: str, arrays: Mapping[str, Any]) -> None:
-        """Write arrays of plain types into the trial's folder, as an .npz."""
+    def put_arrays(self, trial_id: str, name: str, arrays: Mapping[str, Any], attempt: str | None = None) -> None:
+        """Write arrays of plain types beside what an attempt, else the one that made the record, has written."""
         import numpy as np  # noqa: PLC0415  status and reports do without
 
         content = io.BytesIO()
         np.savez_compressed(content, allow_pickle=False, **arrays)
-        files.write(self.path(trial_id, name), content.getvalue())
+        files.write(self.arrays_folder(trial_id, attempt) / name, content.getvalue())
 
-    def arrays(self, trial_id: str, name: str) -> dict[str, Any]:
+    def arrays(self, trial_id: str, name: str, attempt: str | None = None) -> dict[str, Any]:
         """The arrays of a file of `put_arrays`; empty if there is none."""
         import numpy as np  # noqa: PLC0415  status and reports do without
 
-        path = self.path(trial_id, name)
+        path = self.arrays_folder(trial_id, attempt) / name
         if not path.exists():
             return {}
         with np.load(path, allow_pickle=False) as found:
@@ -141,6 +141,11 @@ class Store:
     def curve(self, trial_id: str, protocol: str) -> Any:
         """The accuracy in percent at each threshold, as (T,) floats; None if it is not stored."""
         return self.arrays(trial_id, "predictions.npz").get(f"{protocol}/curve")
+
+    def arrays_folder(self, trial_id: str, attempt: str | None = None) -> Path:
+        """The folder of an attempt, else of the one that made the record: two that end at once share no file."""
+        name = attempt or (self.record(trial_id) or {}).get("attempt")
+        return self.path(trial_id, "attempts", name) if name else self.path(trial_id)
 
     def set_aside(self, trial_id: str) -> None:
         """Move a trial's results and checkpoints out of the way, so that it trains anew; nothing is lost."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import submitit
 
-from wsolbench import claims, files, slurm
+from wsolbench import claims, files, slurm, source
 from wsolbench.claims import Claim
 from wsolbench.errors import InputError
 from wsolbench.place import Place
@@ -61,20 +61,23 @@ class Batch:
 
     place: Place
     trials: tuple[str, ...]  # by index in the array
+    code: str = ""  # of `source`, as it was when they were submitted
+    commit: str | None = None
 
     def write(self, folder: Path) -> None:
         """Put it where its jobs find it."""
         place = {
             key: str(value.absolute()) if isinstance(value, Path) else value for key, value in vars(self.place).items()
         }
-        files.write(folder / "batch.json", files.text({"place": place, "trials": self.trials}))
+        files.write(folder / "batch.json", files.text({**vars(self), "place": place}))
 
     @classmethod
     def read(cls, folder: Path) -> "Batch":
         """What `write` put there."""
         said = json.loads((folder / "batch.json").read_bytes())
         paths = {key: Path(said["place"][key]) for key in ("results", "data", "weights") if said["place"][key]}
-        return cls(Place(**{**said["place"], **paths}), tuple(said["trials"]))
+        place = Place(**{**said.pop("place"), **paths})
+        return cls(place, tuple(said.pop("trials")), **said)
 
 
 class Executor(submitit.SlurmExecutor):
@@ -180,7 +183,8 @@ def _submit_some(
     folder = jobs_folder(store.folder) / batch
     folder.mkdir(mode=0o700)
     gpus = chunk[0].resources.gpus_per_node
-    Batch(replace(place, gpus=gpus), tuple(one.trial_id for one, _ in held)).write(folder)
+    ids = tuple(one.trial_id for one, _ in held)
+    Batch(replace(place, gpus=gpus), ids, source.digest(), source.commit()).write(folder)
     count = len(held)
     while count:
         script = folder / f"{count}.sh"

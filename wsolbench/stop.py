@@ -1,0 +1,128 @@
+"""The wish that a trial stops, as signals bring it; it is granted between two steps, never inside one."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from types import FrameType
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+CLUSTERS = (signal.SIGUSR1, signal.SIGUSR2)
+"""By which a cluster says that the time is nearly up; which of the two is its own choice."""
+
+_ASKING = (*CLUSTERS, signal.SIGTERM, signal.SIGINT)
+_heard: set[signal.Signals] = set()  # while `by_signals` hears them
+
+
+class Stopped(SystemExit):
+    """The process was asked to stop and has done so in order; it exits with 128 and the signal's number."""
+
+    code: int
+
+    def __init__(self, asked: signal.Signals) -> None:
+        super().__init__(128 + asked)
+        self.asked = asked
+
+    def __str__(self) -> str:
+        return f"stopped by {self.asked.name}"
+
+
+@dataclass
+class Stop:
+    """Whether, and by which signal, this process has been asked to stop.
+
+    Args:
+        cancelled: says whether it is a person who wants that, for good.
+        asked: the first signal that asked.
+    """
+
+    cancelled: Callable[[], bool] = lambda: False
+    asked: signal.Signals | None = None
+
+    def heeding(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, until a stop is asked for; `check` tells whether these were all."""
+        for item in items:
+            yield item
+            if self.asked is not None:
+                return
+
+    def check(self) -> None:
+        """End, if that has been asked for.
+
+        Raises:
+            KeyboardInterrupt: a person asked.
+            Stopped: the cluster did.
+        """
+        if self.asked is None:
+            return
+        if self.asked == signal.SIGINT or self.cancelled():
+            raise KeyboardInterrupt
+        raise Stopped(self.asked)
+
+
+@contextmanager
+def by_signals(stop: Stop, *, patient: bool = False) -> Iterator[Stop]:
+    """Meanwhile signals ask for a stop, and forked children do not hear them.
+
+    Args:
+        stop: what they ask of.
+        patient: a second Control-C does not end the process at once either; and the signals stay unheard afterwards,
+            as a process that is about to exit wants it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python brings signals to the main thread only
+        return
+
+    def hear(number: int, _: FrameType | None) -> None:
+        if stop.asked == number == signal.SIGINT and not patient:
+            raise KeyboardInterrupt
+        stop.asked = stop.asked or signal.Signals(number)
+
+    _deafen_forks()
+    before = {number: signal.signal(number, hear) for number in _ASKING}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
+    _heard.update(_ASKING)
+    try:
+        yield stop
+    finally:
+        _heard.clear()
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if patient else handler)
+
+
+@cache
+def _deafen_forks() -> None:
+    os.register_at_fork(after_in_child=_deafen)
+
+
+def _deafen() -> None:
+    """Leave stopping to the parent; SIGTERM ends a child as it ends any process."""
+    if not _heard:
+        return
+    for number in (*CLUSTERS, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def heed_only_the_parent(_: int) -> None:
+    """In a process that loads images: a SIGTERM that a cluster sends to all processes is for the parent alone.
+
+    The parent finishes its step and ends its children in order; by its own SIGTERM too, if need be.
+    """
+    for number in (*CLUSTERS, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform != "darwin":  # which cannot say who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_await_the_parent, daemon=True).start()
+
+
+def _await_the_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
