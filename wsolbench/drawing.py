@@ -162,11 +162,12 @@ def _thresholds(axes: Axes, lines: Sequence[Line], curves: Curves) -> None:
         if len(own) > 1:
             spread = known.std(0, ddof=1)
             axes.fill_between(grid, mean - spread, mean + spread, color=colour, alpha=_FAINT, linewidth=0)
-        axes.plot(grid, mean, color=colour, linewidth=1.8, linestyle=_dash(line, nth), label=line.label)
+        dash = _dash(line, nth)
+        mark = {**_mark(line, nth), "markerfacecolor": "white", "markeredgecolor": colour, "markersize": 5}
         taken = np.array([(record["threshold"], record["gt_known_loc"]) for record in own], float)
-        axes.plot(
-            taken[:, 0], taken[:, 1], linewidth=0, markersize=5, color=colour, zorder=4, **_mark(line, 2 * nth + 1)
-        )
+        axes.plot(grid, mean, color=colour, linewidth=1.8, linestyle=dash)
+        axes.plot(taken[:, 0], taken[:, 1], linewidth=0, zorder=4, **mark)
+        axes.plot([], [], color=colour, linewidth=1.8, linestyle=dash, label=line.label, **mark)  # for the legend
     axes.set(xlim=(0, 100), ylim=(0, None))
 
 
