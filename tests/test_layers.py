@@ -26,7 +26,7 @@ LAYERS = [
     "job filling submission",
     "worker",
     "launch sweep beside report compare verify catalogue inspection prediction export figures drawing gallery mosaic",
-    "entry cluster",
+    "entry cluster doctor",
     "console",
     "commands commands.*",
     "cli __main__",

@@ -101,7 +101,7 @@ def queue() -> Queue:
     """The jobs of this user that were submitted here, those too that ended a short while ago."""
     form = "%i|%T|%N|%j|%k|%r"
     words = ("squeue", "--array", "--noheader", "--states=all", f"--user={getpass.getuser()}", f"--format={form}")
-    return read_queue(_answer(words))
+    return read_queue(answer(words))
 
 
 def read_queue(text: str) -> Queue:
@@ -130,7 +130,7 @@ def ended(ids: Iterable[str]) -> dict[str, Job]:
         found |= _accounted(wanted)
     for job_id in [job_id for job_id in wanted if job_id not in found][:_ONCE_AN_ARRAY]:
         try:
-            found |= read_job(_answer(("scontrol", "--oneliner", "show", "job", job_id)), job_id)
+            found |= read_job(answer(("scontrol", "--oneliner", "show", "job", job_id)), job_id)
         except NoAnswerError as error:
             if "nvalid job id" not in str(error):
                 break  # it does not answer at all: it would not for the others either
@@ -142,7 +142,7 @@ def _accounted(ids: Sequence[str]) -> dict[str, Job]:
     for start in range(0, len(ids), _ONCE_AN_ARRAY):
         some = ",".join(ids[start : start + _ONCE_AN_ARRAY])
         form = "--format=JobID,State,ExitCode,NodeList"
-        found |= read_accounts(_answer(("sacct", "--allocations", "--noheader", "--parsable2", form, f"--jobs={some}")))
+        found |= read_accounts(answer(("sacct", "--allocations", "--noheader", "--parsable2", form, f"--jobs={some}")))
     return {job_id: job for job_id, job in found.items() if job_id in ids}
 
 
@@ -168,7 +168,7 @@ def read_job(text: str, job_id: str) -> dict[str, Job]:
 
 def settings() -> dict[str, str]:
     """The cluster's configuration, such as `MaxArraySize`, by SLURM's names."""
-    return dict(read_settings(_answer(("scontrol", "show", "config"))))
+    return dict(read_settings(answer(("scontrol", "show", "config"))))
 
 
 def read_settings(text: str) -> Iterator[tuple[str, str]]:
@@ -181,7 +181,7 @@ def read_settings(text: str) -> Iterator[tuple[str, str]]:
 
 def cancel(ids: Iterable[str]) -> None:
     """Cancel jobs."""
-    _answer(("scancel", *ids))
+    answer(("scancel", *ids))
 
 
 def submit(script: Path) -> str:
@@ -222,7 +222,7 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in ours.items() if name == "SLURM_CONF" or not _NOT_FOR_JOBS.fullmatch(name)}
 
 
-def _answer(words: Sequence[str]) -> str:
+def answer(words: Sequence[str]) -> str:
     """What a command printed.
 
     Raises:

@@ -51,8 +51,17 @@ class Cluster:
 
     def processes(self) -> dict[int, str]:
         """Everything that lives in it, daemons and jobs: process number -> command line."""
-        mark = f"SLURM_CONF={self.folder}/etc/slurm.conf".encode()
-        return {pid: words for pid, words, environment in living() if mark in environment}
+        return {pid: words for pid, words, environment in living() if self._mark in environment}
+
+    def jobs(self) -> dict[int, str]:
+        """What lives of its jobs."""
+        ours = ((pid, words, environment) for pid, words, environment in living() if self._mark in environment)
+        return {pid: words for pid, words, names in ours if any(name.startswith(b"SLURM_JOB_ID=") for name in names)}
+
+    @property
+    def _mark(self) -> bytes:
+        """What its processes have in their environment, whatever becomes of their parents."""
+        return f"SLURM_CONF={self.folder}/etc/slurm.conf".encode()
 
     def _call(self, *words: str) -> None:
         ended = subprocess.run([SCRIPT, *words], env=self.environment, capture_output=True, text=True, check=False)

@@ -45,29 +45,26 @@ def test_accounting_remembers_a_job(slurm: Cluster, tmp_path: Path) -> None:
     assert told() == "FAILED|3:0"
 
 
-def test_crashed_node_loses_its_job_and_slurm_runs_it_again(slurm: Cluster, tmp_path: Path) -> None:
-    job = submitted(slurm, tmp_path, "n2", f"echo $$ >> {tmp_path}/started; sleep 600")
-    started = tmp_path / "started"
-    await_(started.exists, 30, "the job")
+def test_crashed_node_loses_its_job_and_one_that_is_cut_off_does_not(slurm: Cluster, tmp_path: Path) -> None:
+    files = {node: tmp_path / node for node in ("n2", "n3")}
+    jobs = [submitted(slurm, tmp_path, node, f"echo $$ >> {file}; sleep 600") for node, file in files.items()]
+    started = {node: await_(lambda file=file: numbers(file), 30, node)[0] for node, file in files.items()}
 
     slurm.crash("n2")
-    first = int(started.read_text(encoding="utf-8").split()[0])
-    await_(lambda: first not in slurm.processes(), 10, "the end of the job's process")
-    await_(lambda: state(slurm, job) != "RUNNING", 60, "the loss is noticed")
-    slurm.start("n2")
-    await_(lambda: len(started.read_text(encoding="utf-8").split()) == 2, 60, "the second start")
-    slurm.slurm("scancel", job)
-
-
-def test_job_on_a_cut_node_goes_on_unseen(slurm: Cluster, tmp_path: Path) -> None:
-    submitted(slurm, tmp_path, "n3", f"echo $$ > {tmp_path}/started; sleep 600")
-    started = tmp_path / "started"
-    await_(lambda: started.exists() and started.read_text(encoding="utf-8"), 30, "the job")
-
     slurm.cut("n3")
-    await_(lambda: "down" in slurm.slurm("sinfo", "-hN", "-n", "n3", "-o", "%T"), 60, "the loss is noticed")
-    assert int(started.read_text(encoding="utf-8")) in slurm.processes()
-    slurm.start("n3")
+    await_(lambda: started["n2"] not in slurm.processes(), 10, "the end of the job's process")
+    await_(lambda: "RUNNING" not in {state(slurm, job) for job in jobs}, 90, "the losses are noticed")
+    assert started["n3"] in slurm.processes()
+    for node in files:
+        slurm.start(node)
+    await_(lambda: all(len(numbers(file)) == 2 for file in files.values()), 90, "the second starts")
+    assert started["n3"] not in slurm.processes()
+    slurm.slurm("scancel", *jobs)
+
+
+def numbers(file: Path) -> list[int]:
+    """The process numbers that jobs have written down."""
+    return [int(word) for word in file.read_text(encoding="utf-8").split()] if file.exists() else []
 
 
 def test_two_clusters_do_not_see_each_other(slurm: Cluster, tmp_path: Path) -> None:
