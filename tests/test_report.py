@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -328,6 +329,19 @@ def test_the_command_repeats_what_sets_the_table_apart_and_what_was_asked() -> N
     ]
 
 
+def test_the_command_repeats_where_the_user_looked_and_the_whole_budget() -> None:
+    records = [{**r, "lr": 0.1, "lr_steps": [3, 5]} for r in full() if r.get("rate") != 0.75]
+    asked = Asked("my results", {"dataset": "birds"}, {"data": "/data/birds", "weights": "w.safetensors"})
+
+    (shown,) = report.report(table(), records, asked).tables
+
+    (command,) = shown.commands
+    assert shlex.split(command) == [
+        *("make", "sweep-masks", "DATASET=birds", "DATA=/data/birds", "WEIGHTS=w.safetensors"),
+        "ARGS=--results 'my results' --seeds 0-2 epochs=30 lr=0.1 'lr_steps=[3, 5]'",
+    ]
+
+
 def test_filters_choose_the_records() -> None:
     flowers = [{**r, "dataset": "flowers"} for r in full()]
 
@@ -477,6 +491,7 @@ def test_all_problems_of_a_file_are_told_with_their_lines() -> None:
         ("{method: bare}", "[bare]", ":21: where must be a mapping, not ['bare']"),
         ("{labels: [N/A], where", "{label: N/A, where", ":21: unknown key 'label', did you mean 'labels'?"),
         ("labels: [Rate]", "labels: []", ":5: labels must not be empty"),
+        ("header: Clas", "header: Loc", ":8: two columns have the header 'Loc'"),
         ("per: [dataset]", "per: dataset", ":2: per must be a list, not 'dataset'"),
     ],
 )

@@ -184,6 +184,12 @@ def _inconsistencies(table: TableFile, document: Document) -> list[str]:
         for key, mark in (("mark", column.mark), ("overall", column.overall))
         if mark and mark not in table.marks
     ]
+    headers = [column.header for column in table.columns]
+    found += [
+        (("columns", c, "header"), f"two columns have the header {header!r}")
+        for c, header in enumerate(headers)
+        if header in headers[:c]
+    ]
     found += [
         (("columns", c, "difference"), "a difference to what? Say it under compare_to")
         for c, column in enumerate(table.columns)
