@@ -3,15 +3,16 @@
     python -m tests.kills SPECS DATA FOLDER --kills 500
 
 This process imports torch and never computes with it, so that workers forked from it start in a fraction of a second.
-Two launchers take the trials in different orders; a worker dies after a step of putting a file where it belongs, or at
-any time. A launcher is killed too, and leaves its worker behind. Rounds follow, each in a folder of its own, until there
-were as many kills as asked and one after each step. What is printed is JSON, for `test_faults.py`.
+Two launchers take the trials in different orders; a worker dies after a step of putting a file where it belongs, or
+at any time. A launcher is killed too, and leaves its worker behind. Rounds follow, each in a folder of its own, until
+there were as many kills as asked and one after each step. What is printed is JSON, for `test_faults.py`.
 """
 
 import argparse
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -214,7 +215,9 @@ def main() -> None:
         wrong += found_in(there.results, trials, expected)
         attempts += sum(len(Store(there.results).attempts(trial.id)) for trial in trials)
     said = {"trials": len(trials), "rounds": rounds, "attempts": attempts, "kills": Counter(kills), "wrong": wrong}
-    print(json.dumps({**said, "seconds": {"undisturbed": took, "all": time.monotonic() - started}}))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = {"undisturbed": took, "all": time.monotonic() - started, "processor": used.ru_utime + used.ru_stime}
+    print(json.dumps({**said, "seconds": seconds}))
 
 
 if __name__ == "__main__":

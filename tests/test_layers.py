@@ -18,7 +18,7 @@ LAYERS = [
     "errors plugins documents extract trial files place stop shipped slurm _compiled _segments _scores _pixels",
     "index",
     "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint",
-    "table statistics published",
+    "table statistics published fsck garbage",
     "method mirror weights batches pixels trace truth claims watch resources backbones backbones.* datasets datasets.*",
     "methods recipe source looks table_file formats formats.*",
     "loop overhead measure evaluation score selection",

@@ -375,6 +375,18 @@ def test_state_is_what_the_files_say(kept: Store, history: Callable[[Store], Non
     assert kept.state(TRIAL.id) == state
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize(("history", "state"), [(alive_elsewhere, "running"), (silent_elsewhere, "lost")])
+def test_clock_that_is_wrong_decides_nothing(
+    kept: Store, monkeypatch: pytest.MonkeyPatch, history: Callable[[Store], None], state: State, hours: int
+) -> None:
+    history(kept)
+    wrong = time.time() + hours * 3600
+    monkeypatch.setattr(time, "time", lambda: wrong)
+
+    assert kept.state(TRIAL.id) == state
+
+
 def test_process_that_is_not_waited_for_is_gone(kept: Store) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -125,7 +124,7 @@ class Attempt:
         if meta.get("host") == socket.gethostname():
             return running_here(meta)
         heartbeat = self.folder / "heartbeat"
-        return heartbeat.exists() and time.time() - heartbeat.stat().st_mtime < SILENT_AFTER
+        return heartbeat.exists() and files.clock(self.folder) - heartbeat.stat().st_mtime < SILENT_AFTER
 
 
 @dataclass

@@ -56,9 +56,9 @@ def write(folder: Path, position: Position, attempt: str, net: nn.Module, sgd: S
         files.seal(old).unlink(missing_ok=True)
 
 
-def surplus(folder: Path) -> list[Path]:
-    """Checkpoints that no attempt will need: all but the last two that were finished, and those begun after them."""
-    finished = [path for path in _found(folder) if files.seal(path).exists()][:KEPT]
+def surplus(folder: Path, kept: int = KEPT) -> list[Path]:
+    """Checkpoints that no attempt will need: all but the last few that were finished, and those begun after them."""
+    finished = [path for path in _found(folder) if files.seal(path).exists()][:kept]
     return [path for path in _found(folder) if finished and _place(path) < _place(finished[0]) and path not in finished]
 
 

@@ -4,6 +4,8 @@ import hashlib
 import io
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ Counted = Literal["params_mib", "param_overhead_pct", "compute_overhead_pct"]
 
 COUNTED: tuple[str, ...] = get_args(Counted)
 SCHEMA = 1
+_DIGEST = "digest"
 _SEAL = b',\n "digest": "'
 
 
@@ -121,22 +124,21 @@ class Store:
         return standing(self.attempts(trial_id))
 
     def put_arrays(self, trial_id: str, name: str, arrays: Mapping[str, Any], attempt: str | None = None) -> None:
-        """Write arrays of plain types beside what an attempt, else the one that made the record, has written."""
+        """Write arrays of plain types, and their digest, beside what an attempt, else the record's, has written."""
         import numpy as np  # noqa: PLC0415  status and reports do without
 
         content = io.BytesIO()
-        np.savez_compressed(content, allow_pickle=False, **arrays)
+        sealed = {**arrays, _DIGEST: np.array(_digest_of({key: np.asarray(value) for key, value in arrays.items()}))}
+        np.savez_compressed(content, allow_pickle=False, **sealed)
         files.write(self.arrays_folder(trial_id, attempt) / name, content.getvalue())
 
     def arrays(self, trial_id: str, name: str, attempt: str | None = None) -> dict[str, Any]:
-        """The arrays of a file of `put_arrays`; empty if there is none."""
-        import numpy as np  # noqa: PLC0415  status and reports do without
+        """The arrays of a file of `put_arrays`; empty if there is none.
 
-        path = self.arrays_folder(trial_id, attempt) / name
-        if not path.exists():
-            return {}
-        with np.load(path, allow_pickle=False) as found:
-            return dict(found)
+        Raises:
+            BrokenRecordError: they are not what was put.
+        """
+        return read_arrays(self.arrays_folder(trial_id, attempt) / name)
 
     def curve(self, trial_id: str, protocol: str) -> Any:
         """The accuracy in percent at each threshold, as (T,) floats; None if it is not stored."""
@@ -185,20 +187,51 @@ def sealed(body: Mapping[str, Any]) -> bytes:
 
 def _sealed(path: Path, trial_id: str) -> dict[str, Any] | None:
     """What a file says whose digest and id are right; None if there is no file."""
+    body, why = told(path, trial_id)
+    if why is not None:
+        raise BrokenRecordError(f"{path} {why}; run the trial again with --fresh, which sets it aside")
+    return body
+
+
+def told(path: Path, trial_id: str) -> tuple[dict[str, Any] | None, str | None]:
+    """What a file of `sealed` says, None if there is none; and why it is not to be believed, None if it is."""
     content = files.read(path)
     if content is None:
-        return None
+        return None, None
     body = files.json_object(content) or {}
     digest = body.pop("digest", None)
     whole = digest == hashlib.sha256(content.rpartition(_SEAL)[0]).hexdigest()
     # the first records were sealed by their data instead of their text, which takes longer to tell
     if not (whole or digest == hashlib.sha256(canonical(body)).hexdigest()) or body.get("id") != trial_id:
-        raise BrokenRecordError(
-            f"{path} is torn, altered or another trial's; run the trial again with --fresh, which sets it aside"
-        )
+        return None, "is torn, altered or another trial's"
     if body.get("schema") != SCHEMA:
-        raise BrokenRecordError(f"{path} has schema {body.get('schema')}, not {SCHEMA}; another wsolbench wrote it")
-    return body
+        return None, f"has schema {body.get('schema')}, not {SCHEMA}: another wsolbench wrote it"
+    return body, None
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a file of `Store.put_arrays`; empty if there is none; raises `BrokenRecordError`."""
+    import numpy as np  # noqa: PLC0415  status and reports do without
+
+    if (content := files.read(path)) is None:
+        return {}
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            arrays = dict(found)
+        whole = str(arrays.pop(_DIGEST, "")) in {_digest_of(arrays), ""}  # none: an old file
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        whole = False
+    if not whole:
+        raise BrokenRecordError(f"{path} is damaged; `wsolbench fsck --repair` puts it by, and it is made again")
+    return arrays
+
+
+def _digest_of(arrays: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _is_id(name: str) -> bool:
