@@ -5,22 +5,22 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import submitit
 import torch
 
-from wsolbench import source, worker
-from wsolbench.attempts import Order
+from wsolbench import source, worker, workers
+from wsolbench.attempts import Order, here
 from wsolbench.place import Place
 from wsolbench.store import BrokenRecordError, Store
 from wsolbench.trial import Trial
 
 Cluster = Literal["local", "debug"]
-POLL = 0.3
+POLL = 0.1
 """Seconds between two looks at the jobs."""
 _FOR_EVER = 60 * 24 * 365  # minutes; submitit gives a local job two unless told
 
@@ -67,34 +67,43 @@ def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, s
     progress = Progress(len(trials), len(trials) - len(todo), sum(trial.epochs for trial in todo))
     if not todo:
         return progress
-    running = _Jobs(store, place, cluster)
+    running = _Jobs(store, place, cluster, jobs)
     waiting = list(todo)
     try:
         while waiting or running.jobs:
             ended = running.ended()
             progress.ended |= {trial: how for trial, how in ended.items() if how is not None}
             waiting += [trial for trial, how in ended.items() if how is None]
-            waiting = _start(waiting, running, jobs, progress)
+            waiting = _start(waiting, running, progress)
             progress.epochs_done = sum(len(store.epochs(trial.id)) for trial in todo)
             show(progress)
             time.sleep(POLL if running.jobs or waiting else 0)
     except BaseException:
         running.cancel()
         raise
+    running.workers.close()
     return progress
 
 
-def _start(waiting: list[Trial], running: "_Jobs", jobs: int, progress: Progress) -> list[Trial]:
+def _start(waiting: list[Trial], running: "_Jobs", progress: Progress) -> list[Trial]:
     """Start what there is room for; returns what still waits."""
     left = []
     for trial in waiting:
         if done(running.store, trial, running.place):
             progress.ended[trial] = "done"
-        elif running.store.state(trial.id) == "running" or len(running.jobs) >= jobs:
+        elif running.store.state(trial.id) == "running" or not running.room:
             left.append(trial)
         else:
             running.start(trial)
     return left
+
+
+class _Job(Protocol):
+    """A trial that has been started, or will be."""
+
+    def done(self) -> bool:
+        """Whether its process has ended, or it never gets one."""
+        ...
 
 
 @dataclass
@@ -104,7 +113,8 @@ class _Jobs:
     store: Store
     place: Place
     cluster: Cluster
-    jobs: dict[Trial, submitit.Job[Any]] = field(default_factory=dict)
+    most: int
+    jobs: dict[Trial, _Job] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # a folder of its own: submitit takes an old result of the same process number for the new one
@@ -114,44 +124,122 @@ class _Jobs:
         cards = torch.cuda.device_count() if self.place.device != "cpu" else 0
         self.place = replace(self.place, gpus=min(cards, 1))
         self.order = Order(code=source.digest(), commit=source.commit())
-        self.executor.update_parameters(timeout_min=_FOR_EVER, gpus_per_node=self.place.gpus, name="wsolbench")
+        self.executor.update_parameters(timeout_min=_FOR_EVER, gpus_per_node=cards, name="wsolbench")
+        self.workers = _Workers(self.executor, self.place, self.order, self.most)
+
+    @property
+    def room(self) -> int:
+        """How many more trials to start; workers have as many again at hand, not to wait for the launcher."""
+        return self.most * (2 if self.cluster == "local" else 1) - len(self.jobs)
 
     def start(self, trial: Trial) -> None:
-        """Submit a trial; the debug cluster runs it here and now."""
-        with _errors_to(self.executor.folder / "stderr.txt"):
-            run = worker.work if self.cluster == "debug" else worker.work_and_exit
-            with _unheard(signal.SIGINT):
-                self.jobs[trial] = self.executor.submit(run, trial.spec(), self.place, self.order)
+        """Start a trial; the debug cluster runs it here and now."""
+        with _errors_to(self.executor.folder / "stderr.txt"), _unheard(signal.SIGINT):
+            if self.cluster == "local":
+                self.jobs[trial] = self.workers.start(trial)
+            else:
+                self.jobs[trial] = _Debugged(self.executor.submit(worker.work, trial.spec(), self.place, self.order))
 
     def ended(self) -> dict[Trial, str | None]:
         """The trials whose jobs have ended since the last look, and how; None where another process goes on with it."""
-        gone = [trial for trial, running in self.jobs.items() if _over(running)]
+        gone = {trial: running for trial, running in self.jobs.items() if running.done()}
         for trial in gone:
             del self.jobs[trial]
-        return {trial: self._how(trial) for trial in gone}
+        return {trial: self._how(trial, running) for trial, running in gone.items()}
 
     def cancel(self) -> None:
         """Stop all jobs and wait for them; what they have trained is in their checkpoints."""
-        for running in self.jobs.values():
-            if isinstance(running, submitit.LocalJob):
-                os.kill(int(running.job_id), signal.SIGTERM)  # is passed on; `cancel` would kill within a second
+        self.workers.cancel()
         deadline = time.monotonic() + 20
-        while self.jobs and time.monotonic() < deadline:
+        while (self.jobs or not self.workers.over) and time.monotonic() < deadline:
             self.ended()
             time.sleep(POLL)
 
-    def _how(self, trial: Trial) -> str | None:
+    def _how(self, trial: Trial, ended: _Job) -> str | None:
         if done(self.store, trial, self.place):
             return "done"
-        if self.store.state(trial.id) == "running":
+        if self.store.state(trial.id) == "running" or (isinstance(ended, _Handed) and ended.withdrawn):
             return None
         try:
             self.store.record(trial.id)
         except BrokenRecordError as error:
             return str(error)
         attempts = self.store.attempts(trial.id)
-        ended = attempts[-1].exit() if attempts else {}
-        return ended.get("message") or ended.get("kind") or "its process was killed"
+        said = attempts[-1].exit() if attempts else {}
+        return said.get("message") or said.get("kind") or "its process was killed"
+
+
+@dataclass
+class _Workers:
+    """The process that runs local trials, started when there is one to run, and again if it has died."""
+
+    executor: submitit.Executor
+    place: Place
+    order: Order
+    at_once: int
+    job: submitit.Job[Any] | None = None
+    count: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no such process."""
+        return self.job is None or self.job.done()
+
+    def start(self, trial: Trial) -> "_Handed":
+        """Hand a trial over."""
+        handover = workers.Handover(Path(self.executor.folder) / "handover")
+        if self.over:
+            handover.open()
+            self.job = self.executor.submit(workers.serve, handover, self.place, self.order, self.at_once, here())
+        self.count += 1
+        assert self.job is not None  # noqa: S101  just started
+        handed = _Handed(handover, f"{self.count:06d}-{trial.id}", self.job)
+        handover.hand(handed.name, trial.spec())
+        return handed
+
+    def close(self) -> None:
+        """Let the process end: there is nothing more to run."""
+        if self.job is not None:
+            workers.Handover(Path(self.executor.folder) / "handover").close()
+            while not self.job.done():
+                time.sleep(POLL)
+
+    def cancel(self) -> None:
+        """Have all trials stop between two steps."""
+        if self.job is not None and not self.job.done():
+            with suppress(ProcessLookupError):
+                os.kill(int(self.job.job_id), signal.SIGTERM)  # is passed on; `cancel` would kill within a second
+
+
+@dataclass
+class _Handed:
+    """A trial that workers have, or will have."""
+
+    handover: workers.Handover
+    name: str
+    job: submitit.Job[Any]
+    withdrawn: bool = False
+
+    def done(self) -> bool:
+        """Whether its process has ended; or that of all workers, who then have not begun with what can be withdrawn."""
+        if self.handover.ended(self.name):
+            return True
+        if not self.job.done():
+            return False
+        self.withdrawn = self.handover.withdraw(self.name)
+        return True
+
+
+@dataclass(frozen=True)
+class _Debugged:
+    """A trial that runs in this process, when it is asked for its result."""
+
+    job: submitit.Job[Any]
+
+    def done(self) -> bool:
+        """Run it, unless that has been done."""
+        self.job.exception()
+        return True
 
 
 @contextmanager
@@ -175,11 +263,3 @@ def _errors_to(path: Path) -> Iterator[None]:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-
-
-def _over(running: submitit.Job[Any]) -> bool:
-    if isinstance(running, submitit.DebugJob):
-        if running.cancelled:
-            return True
-        running.exception()  # the debug cluster runs a job when it is asked for its result
-    return running.done()

@@ -1,0 +1,120 @@
+"""The process that forks a child for each local trial."""
+
+import os
+import signal
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import QUICK
+from wsolbench import attempts, recipe, worker, workers
+from wsolbench.attempts import Order
+from wsolbench.place import Place
+from wsolbench.workers import Handover
+
+SPEC = recipe.complete(QUICK).spec()
+
+
+@pytest.fixture
+def handover(tmp_path: Path) -> Handover:
+    made = Handover(tmp_path / "handover")
+    made.open()
+    return made
+
+
+def test_trials_are_taken_in_order_and_once(handover: Handover) -> None:
+    for name in ("000002-b", "000001-a"):
+        handover.hand(name, {"seed": name})
+
+    taken = [handover.next() for _ in range(3)]
+
+    assert taken == [("000001-a", {"seed": "000001-a"}), ("000002-b", {"seed": "000002-b"}), None]
+
+
+def test_what_is_taken_back_is_not_run(handover: Handover) -> None:
+    handover.hand("1", SPEC)
+
+    assert (handover.withdraw("1"), handover.withdraw("1"), handover.next()) == (True, False, None)
+
+
+def served(handover: Handover, monkeypatch: pytest.MonkeyPatch, run: Any, at_once: int = 2) -> None:
+    """Serve what has been handed over, with `run` as what a child does, in a process of its own."""
+    monkeypatch.setattr(worker, "work_and_exit", run)
+    monkeypatch.setattr(workers, "_warm", lambda: None)
+    handover.close()
+    arguments = (handover, Place(handover.folder), Order(), at_once, attempts.here())
+    process = get_context("fork").Process(target=workers.serve, args=arguments)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def codes(handover: Handover) -> dict[str, int]:
+    return {path.name: int(path.read_text()) for path in sorted((handover.folder / "ended").iterdir())}
+
+
+def test_a_child_that_dies_takes_one_trial(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(spec: Any, _place: Place, _order: Order) -> None:
+        if spec["seed"] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if spec["seed"] == 2:
+            raise RuntimeError
+        raise SystemExit(spec["seed"])
+
+    for seed in range(4):
+        handover.hand(str(seed), {"seed": seed})
+
+    served(handover, monkeypatch, run)
+
+    assert codes(handover) == {"0": 0, "1": -9, "2": worker.FAILED, "3": 3}
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_at_most_so_many_children_at_a_time(handover: Handover, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    folder = handover.folder
+
+    def run(spec: Any, _place: Place, _order: Order) -> None:
+        mine = folder / f"running-{spec['seed']}"
+        mine.touch()
+        (folder / f"seen-{spec['seed']}").write_text(str(len(list(folder.glob("running-*")))))
+        time.sleep(0.1)
+        mine.unlink()
+        raise SystemExit(0)
+
+    for seed in range(6):
+        handover.hand(str(seed), {"seed": seed})
+
+    served(handover, monkeypatch, run, at_once)
+
+    assert max(int(path.read_text()) for path in folder.glob("seen-*")) <= at_once
+    assert len(codes(handover)) == 6
+
+
+def test_each_slot_has_a_card_of_its_own(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = handover.folder
+
+    def run(spec: Any, _place: Place, _order: Order) -> None:
+        (folder / f"card-{spec['seed']}").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+        time.sleep(0.3)
+        raise SystemExit(0)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    for seed in range(2):
+        handover.hand(str(seed), {"seed": seed})
+
+    served(handover, monkeypatch, run)
+
+    assert {path.read_text() for path in folder.glob("card-*")} == {"4", "6"}
+
+
+def test_without_its_launcher_it_takes_nothing(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_warm", lambda: None)
+    handover.hand("1", SPEC)
+
+    workers.serve(handover, Place(handover.folder), Order(), 1, {"pid": 2**22 + 1, "process_start": "gone"})
+
+    assert handover.withdraw("1")
+    assert codes(handover) == {}

@@ -1,0 +1,177 @@
+"""A process that imports and compiles everything once, and forks a child for each trial that it is handed.
+
+A trial starts within milliseconds and yet has a process of its own: what ends it ends nothing else.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import numpy as np
+
+from wsolbench import boxes, files, worker
+from wsolbench import job as job  # noqa: PLC0414  for the children, who need not import it
+from wsolbench._pixels import windows
+from wsolbench.attempts import Order, running_here
+from wsolbench.backbone import IMAGENET
+from wsolbench.batches import table_of
+from wsolbench.metrics import BoxAccuracy, threshold_grid
+from wsolbench.place import Place
+
+POLL = 0.02
+"""Seconds between two looks for trials that are handed over or have ended."""
+
+
+@dataclass(frozen=True)
+class Handover:
+    """Where launcher and workers meet: `todo/<name>` is a trial, `ended/<name>` the exit code of its child."""
+
+    folder: Path
+
+    def open(self) -> None:
+        """Make the folders."""
+        for name in ("todo", "ended", "logs"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """Say that no more trials come."""
+        (self.folder / "closed").touch()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more trials come."""
+        return (self.folder / "closed").exists()
+
+    def hand(self, name: str, spec: Mapping[str, Any]) -> None:
+        """Hand a trial over."""
+        files.write(self.folder / "todo" / name, files.text(spec))
+
+    def withdraw(self, name: str) -> bool:
+        """Take a trial back; False if a worker has it already."""
+        try:
+            (self.folder / "todo" / name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def next(self) -> tuple[str, dict[str, Any]] | None:
+        """The trial that has waited longest, taken; None if there is none."""
+        for path in sorted((self.folder / "todo").glob("[!.]*")):
+            spec = files.plain(path)
+            if spec and self.withdraw(path.name):
+                return path.name, spec
+        return None
+
+    def end(self, name: str, code: int) -> None:
+        """Say how a trial's process exited."""
+        files.write(self.folder / "ended" / name, str(code).encode())
+
+    def ended(self, name: str) -> bool:
+        """Whether a trial's process has exited."""
+        return (self.folder / "ended" / name).exists()
+
+
+def serve(handover: Handover, place: Place, order: Order, at_once: int, launcher: Mapping[str, Any]) -> None:
+    """Run what is handed over, at most `at_once` trials at a time, as long as the launcher is there.
+
+    Args:
+        handover: where trials come from.
+        place: where they run.
+        order: what the launcher hands to each.
+        at_once: slots; each has a card of its own, where the process sees several.
+        launcher: the process that hands trials over, as `attempts.here` describes it.
+    """
+    _warm()
+    slots = _Slots(handover, place, order, dict.fromkeys(range(at_once)))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, slots.stop)
+    while True:
+        slots.stopping |= not running_here(launcher)
+        slots.reap()
+        slots.fill()
+        if not slots.busy and (slots.stopping or handover.closed):
+            return
+        time.sleep(POLL)
+
+
+def _warm() -> None:
+    """Load the compiled kernels, as the children do not have to then; nothing here starts a thread of torch."""
+    maps, box = np.zeros((1, 8, 8), np.float32), [np.array([[1.0, 1.0, 4.0, 4.0]])]
+    maps[0, 2:5, 2:5] = 1
+    boxes.boxes_at_thresholds(maps, [0.2])
+    for contours in ("largest", "all"):
+        BoxAccuracy(threshold_grid(), contours=contours).update(maps, box)
+    rows, corners, mirrored = np.zeros(1, np.int64), np.zeros((1, 2), np.int64), np.zeros(1, np.bool_)
+    windows(np.zeros((1, 8, 8, 3), np.uint8), rows, corners, mirrored, table_of(IMAGENET), 8)
+
+
+@dataclass
+class _Slots:
+    """The children, each in its slot."""
+
+    handover: Handover
+    place: Place
+    order: Order
+    children: dict[int, tuple[int, str] | None]  # slot -> process and name of the trial
+    stopping: bool = False
+    cards: list[str] = field(default_factory=lambda: list(filter(None, os.environ.get(_CARDS, "").split(","))))
+
+    @property
+    def busy(self) -> bool:
+        """Whether any child runs."""
+        return any(self.children.values())
+
+    def stop(self, number: int, _: FrameType | None) -> None:
+        """Take no more trials and pass the wish on; the children stop between two steps."""
+        self.stopping = True
+        for child in filter(None, self.children.values()):
+            os.kill(child[0], number)
+
+    def reap(self) -> None:
+        """Write down which children have exited."""
+        for slot, child in self.children.items():
+            if child is not None:
+                pid, status = os.waitpid(child[0], os.WNOHANG)
+                if pid:
+                    self.children[slot] = None
+                    self.handover.end(child[1], os.waitstatus_to_exitcode(status))
+
+    def fill(self) -> None:
+        """Fork a child for each trial there is room for."""
+        for slot in (slot for slot, child in self.children.items() if child is None):
+            found = None if self.stopping else self.handover.next()
+            if found is None:
+                return
+            name, spec = found
+            sys.stdout.flush()
+            sys.stderr.flush()
+            pid = os.fork()
+            if pid == 0:
+                self._be(slot, name, spec)
+            self.children[slot] = (pid, name)
+
+    def _be(self, slot: int, name: str, spec: Mapping[str, Any]) -> NoReturn:
+        """Be the process of a trial."""
+        code = worker.FAILED
+        try:
+            if self.cards:
+                os.environ[_CARDS] = self.cards[slot % len(self.cards)]
+            log = os.open(self.handover.folder / "logs" / f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            worker.work_and_exit(spec, self.place, self.order)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else worker.FAILED
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+_CARDS = "CUDA_VISIBLE_DEVICES"
