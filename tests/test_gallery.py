@@ -192,7 +192,7 @@ ROWS = [
 @pytest.mark.parametrize(
     ("ours", "theirs", "where", "found"),
     [
-        ("method=y", "method=x", {}, "cb"),
+        ("method=y rate=1", "method=x", {}, "cb"),
         ("method=y rate=2", None, {}, "e"),
         ("method=x", None, {"seed": 1}, "b"),
         ("cc", "method=x", {}, "cb"),
@@ -203,19 +203,30 @@ def test_trials_are_named_by_id_or_fields_and_paired_by_seed(
     ours: str, theirs: str | None, where: Mapping[str, Any], found: str | None
 ) -> None:
     if found is None:
-        with pytest.raises(InputError, match="no two finished trials of one seed"):
+        with pytest.raises(InputError, match="no partner, the other side has no such seed"):
             gallery.pair(ROWS, ours, theirs, where)
         return
     assert [i and i[0] for i in gallery.pair(ROWS, ours, theirs, where)] == [found[0], found[1] if theirs else None]
 
 
 def test_several_trials_of_one_seed_are_told_by_what_they_differ_in() -> None:
-    with pytest.raises(InputError, match=r"2 trials of one seed fit 'method=y'.*they differ in rate"):
+    with pytest.raises(InputError, match=r"'method=y' fits several trials of one seed: they differ in rate \(1, 2\)"):
         gallery.pair(ROWS[3:], "method=y", None, {})
     with pytest.raises(InputError, match="method is said of 'method=y' and again of both"):
         gallery.pair(ROWS, "method=y", None, {"method": "x"})
     with pytest.raises(InputError, match="no finished trial fits 'method=z'"):
         gallery.pair(ROWS, "method=z", None, {})
+
+
+def test_a_pair_is_equal_in_all_that_chose_neither() -> None:
+    two = [row(trial, "xy"[n % 2], 0, epochs=1 + n // 2) for n, trial in enumerate("abcd")]
+
+    with pytest.raises(InputError, match="pair in 2 settings; say which epochs"):
+        gallery.pair(two, "method=y", "method=x", {})
+    with pytest.raises(InputError, match=r"no partner, the other side differs in epochs \(1, there 2\)"):
+        gallery.pair(two[1:3], "method=y", "method=x", {})
+    assert gallery.pair(two, "method=y", "method=x", {"epochs": 2}) == ("d" * 12, "c" * 12)
+    assert gallery.pair(two, "b", "c", {}) == ("b" * 12, "c" * 12)  # by id anything may be put beside anything
 
 
 def test_what_a_gallery_needs_and_is_not_there_is_told(trained: Trained, tmp_path: Path, cub: Path) -> None:

@@ -21,7 +21,7 @@ LAYERS = [
     "table statistics published fsck garbage",
     "method mirror weights batches pixels trace truth claims watch resources backbones backbones.* datasets datasets.*",
     "methods recipe source looks table_file formats formats.*",
-    "loop overhead measure evaluation score selection",
+    "loop overhead measure evaluation score selection pairing",
     "endings",
     "job filling submission beside sheet",
     "worker",

@@ -1,40 +1,17 @@
 """Two sets of finished trials, paired: by seed, where everything else is equal, and image by image."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wsolbench import protocols, statistics
-from wsolbench.errors import InputError
 from wsolbench.metrics import HIT
-from wsolbench.selection import NO_SETTINGS, Record, check_filters, fits, metric, natural
-from wsolbench.table import SIGNIFICANT, Cell, Heading, Report, Row, Table, sentences, shown
+from wsolbench.pairing import Pairs, Side, paired
+from wsolbench.selection import Record, metric
+from wsolbench.table import SIGNIFICANT, Cell, Heading, Report, Row, Table, sentences
 
 Arrays = Callable[[str], Mapping[str, Any]]
 """What is known of each image of a trial, as `Store.arrays` of its predictions."""
-
-_Key = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Side:
-    """What a user calls one set of trials, and the fields that choose them."""
-
-    words: str
-    filters: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Trials of both sides by seed, equal in all settings that both have and no side is chosen by."""
-
-    equal: _Key
-    seeds: Mapping[int, tuple[Record, Record]]
-
-    def ids(self, side: int) -> tuple[str, ...]:
-        """The trials of one side, by seed."""
-        return tuple(str(pair[side]["id"]) for pair in self.seeds.values())
 
 
 def compare(
@@ -49,23 +26,9 @@ def compare(
         arrays: gives what is known of each image of a trial.
 
     Raises:
-        InputError: a field is unknown, a side is problems or has two trials of one seed, or nothing pairs.
+        InputError: a field is unknown, a side is empty or has two trials of one seed, or nothing pairs.
     """
-    for side in sides:
-        check_filters(side.filters, records)
-    chosen = tuple([record for record in records if fits(record, side.filters)] for side in sides)
-    problems = [
-        f"no finished trial fits {side.words!r}" for side, found in zip(sides, chosen, strict=True) if not found
-    ]
-    if not problems and {str(record["id"]) for record in chosen[0]} & {str(record["id"]) for record in chosen[1]}:
-        problems = [f"{sides[0].words!r} and {sides[1].words!r} choose some of the same trials"]
-    if problems:
-        raise InputError(*problems)
-    shared = _shared(sides, [*chosen[0], *chosen[1]])
-    groups = tuple(_groups(side, found, shared) for side, found in zip(sides, chosen, strict=True))
-    pairs, alone = _paired(sides, groups[0], groups[1])
-    if not pairs:
-        raise InputError(*alone)
+    pairs, alone = paired(records, sides)
     tables = []
     for found in pairs:
         tables += [_over_seeds(found, sides, metrics), _over_images(found, sides, arrays)]
@@ -73,64 +36,7 @@ def compare(
     return Report(f"{sides[0].words} against {sides[1].words}", filled), alone
 
 
-def _shared(sides: Iterable[Side], records: Iterable[Record]) -> list[str]:
-    """The settings that every trial has and no side is chosen by."""
-    names = set.intersection(*(set(record) for record in records)) - NO_SETTINGS
-    return sorted(names.difference(*(side.filters for side in sides)))
-
-
-def _groups(side: Side, records: Iterable[Record], shared: Sequence[str]) -> dict[_Key, dict[int, Record]]:
-    """The trials of a side by their shared settings and then by seed."""
-    groups: dict[_Key, dict[int, Record]] = {}
-    several: dict[str, set[str]] = {}
-    for record in sorted(records, key=lambda record: (record["seed"], str(record["id"]))):
-        group = groups.setdefault(tuple((name, shown(record[name])) for name in shared), {})
-        other = group.setdefault(record["seed"], record)
-        if other["id"] != record["id"]:
-            for name in (other.keys() | record.keys()) - NO_SETTINGS:
-                several.setdefault(name, set()).update(shown(r[name]) for r in (other, record) if name in r)
-    differ = [f"{name} ({', '.join(sorted(v, key=natural))})" for name, v in sorted(several.items()) if len(v) > 1]
-    if several:
-        several_trials = f"{side.words!r} fits several trials of one seed: they differ in {', '.join(differ)}"
-        raise InputError(f"{several_trials}; say which, such as {side.words + ' FIELD=VALUE'!r}")
-    return groups
-
-
-def _paired(
-    sides: tuple[Side, Side], ours: dict[_Key, dict[int, Record]], theirs: dict[_Key, dict[int, Record]]
-) -> tuple[list[_Pairs], list[str]]:
-    """The pairs of each setting that both sides have, and a sentence for whatever has no partner."""
-    pairs = []
-    for key in sorted(ours.keys() & theirs.keys(), key=lambda key: [natural(value) for _, value in key]):
-        seeds = sorted(ours[key].keys() & theirs[key].keys())
-        if seeds:
-            pairs.append(_Pairs(key, {seed: (ours[key][seed], theirs[key][seed]) for seed in seeds}))
-    alone = [
-        *_alone(sides[0], ours, theirs),
-        *_alone(sides[1], theirs, ours),
-    ]
-    return pairs, alone
-
-
-def _alone(side: Side, own: dict[_Key, dict[int, Record]], others: dict[_Key, dict[int, Record]]) -> list[str]:
-    found = []
-    for key, trials in own.items():
-        lacking = sorted(trials.keys() - others.get(key, {}).keys())
-        if lacking:
-            seeds = f"seed{'s' if len(lacking) > 1 else ''} {', '.join(map(str, lacking))}"
-            why = "the other side has no such seed" if key in others else _nearest(key, others)
-            found.append(f"{side.words!r}, {seeds}: no partner, {why}")
-    return found
-
-
-def _nearest(key: _Key, others: Iterable[_Key]) -> str:
-    """In what the most similar trials of the other side differ."""
-    differing = [[(a, b) for a, b in zip(key, other, strict=True) if a != b] for other in others]
-    least = (f"{name} ({own}, there {value})" for (name, own), (_, value) in min(differing, key=len))
-    return f"the other side differs in {', '.join(least)}"
-
-
-def _over_seeds(found: _Pairs, sides: tuple[Side, Side], metrics: Sequence[str]) -> Table:
+def _over_seeds(found: Pairs, sides: tuple[Side, Side], metrics: Sequence[str]) -> Table:
     values = {name: _values(found, name) for name in metrics}
     tested = {name: statistics.paired(*zip(*pairs, strict=True)) for name, pairs in values.items() if pairs}
     corrected = dict(zip(tested, statistics.holm([difference.p for difference in tested.values()]), strict=True))
@@ -151,12 +57,12 @@ def _over_seeds(found: _Pairs, sides: tuple[Side, Side], metrics: Sequence[str])
     return Table("Over seeds", _caption(found), ("Metric",), headings, (tuple(rows),), {}, tuple(notes), ())
 
 
-def _values(found: _Pairs, name: str) -> list[tuple[float, float]]:
+def _values(found: Pairs, name: str) -> list[tuple[float, float]]:
     both = [(metric(ours, name), metric(theirs, name)) for ours, theirs in found.seeds.values()]
     return [(ours, theirs) for ours, theirs in both if ours is not None and theirs is not None]
 
 
-def _row(name: str, found: _Pairs, values: Sequence[tuple[float, float]], tested: statistics.Paired, p: float) -> Row:
+def _row(name: str, found: Pairs, values: Sequence[tuple[float, float]], tested: statistics.Paired, p: float) -> Row:
     means = (_mean([pair[side] for pair in values], found.ids(side)) for side in range(2))
     difference = Cell(tested.mean, tested.sd, tested.n, significant=tested.significant(p))
     ends = (Cell() if end is None else Cell(end) for end in (tested.low, tested.high))
@@ -170,13 +76,13 @@ def _mean(values: Sequence[float], ids: tuple[str, ...]) -> Cell:
     return Cell(mean, sd, n, ids)
 
 
-def _caption(found: _Pairs) -> str:
+def _caption(found: Pairs) -> str:
     seeds = ", ".join(map(str, found.seeds))
     equal = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.equal)
     return sentences(f"seed{'s' if len(found.seeds) > 1 else ''} {seeds}", f"equal: {equal}", "in %")
 
 
-def _over_images(found: _Pairs, sides: tuple[Side, Side], arrays: Arrays) -> Table:
+def _over_images(found: Pairs, sides: tuple[Side, Side], arrays: Arrays) -> Table:
     """Top-1 Loc image by image, a row for each seed whose trials know the same images."""
     tested: dict[int, statistics.Discordance] = {}
     lacking = []

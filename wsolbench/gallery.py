@@ -20,11 +20,10 @@ from wsolbench.errors import InputError
 from wsolbench.geometry import Window, window
 from wsolbench.looks import label
 from wsolbench.metrics import ERRORS, HIT
+from wsolbench.pairing import Side, by_setting, paired
 from wsolbench.place import Place
-from wsolbench.protocols import METRICS
-from wsolbench.selection import Record, fits
-from wsolbench.store import COUNTED, Store
-from wsolbench.table import shown
+from wsolbench.selection import NO_SETTINGS, Record, fits
+from wsolbench.store import Store
 from wsolbench.truth import counting
 from wsolbench.words import values
 
@@ -276,7 +275,7 @@ def jpeg(pixels: Pixels) -> bytes:
 
 
 def pair(rows: Sequence[Record], ours: str, theirs: str | None, where: Mapping[str, Any]) -> tuple[str, str | None]:
-    """The ids of a trial and of its baseline: of one seed, the lowest that both have.
+    """The ids of a trial and of its baseline: of one seed, the lowest that both have, as `compare` pairs them.
 
     Args:
         rows: of `store.rows`.
@@ -287,37 +286,35 @@ def pair(rows: Sequence[Record], ours: str, theirs: str | None, where: Mapping[s
     Raises:
         InputError: no trial fits, none of the same seed, or several of one seed.
     """
-    found = {word: _by_seed(rows, word, where) for word in (ours, theirs) if word is not None}
-    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in found.values())))
-    if not seeds:
-        of = [f"{word!r} of seeds {', '.join(map(str, sorted(by_seed)))}" for word, by_seed in found.items()]
-        raise InputError(f"no two finished trials of one seed: there are {' and '.join(of)}")
-    first = {word: _only(word, by_seed[seeds[0]]) for word, by_seed in found.items()}
-    return first[ours], None if theirs is None else first[theirs]
+    side = _side(rows, ours, where)
+    if theirs is None:
+        found = [row for row in rows if fits(row, side.filters)]
+        seeds = next(iter(by_setting(side, found, ()).values()), {})
+        if not seeds:
+            raise InputError(f"no finished trial fits {ours!r} (`wsolbench status`)")
+        return str(seeds[min(seeds)]["id"]), None
+    pairs, _ = paired(rows, (side, _side(rows, theirs, where)))
+    if len(pairs) > 1:
+        differ = sorted({name for one in pairs for name, _ in set(one.equal) - set(pairs[0].equal)})
+        raise InputError(f"{ours!r} and {theirs!r} pair in {len(pairs)} settings; say which {', '.join(differ)}")
+    first = pairs[0].seeds[min(pairs[0].seeds)]
+    return str(first[0]["id"]), str(first[1]["id"])
 
 
-def _by_seed(rows: Sequence[Record], word: str, where: Mapping[str, Any]) -> dict[int, list[Record]]:
-    own = values(word.split()) if "=" in word else {}
-    if twice := sorted(own.keys() & where.keys()):
-        raise InputError(f"{', '.join(twice)} is said of {word!r} and again of both trials; say it once")
-    asked = {**where, **own}
-    found: dict[int, list[Record]] = {}
-    for row in rows:
-        if fits(row, asked) and ("=" in word or str(row["id"]).startswith(word)):
-            found.setdefault(row["seed"], []).append(row)
-    if not found:
-        known = ", ".join(str(row["id"]) for row in rows[:5]) or "none"
-        raise InputError(f"no finished trial fits {word!r}; there are: {known} (`wsolbench status`)")
-    return found
-
-
-def _only(word: str, found: Sequence[Record]) -> str:
-    if len(found) > 1:
-        ids = ", ".join(str(row["id"]) for row in found)
-        names = {name for row in found for name in row} - {"id", *METRICS, *COUNTED}
-        differ = sorted(name for name in names if len({shown(row.get(name)) for row in found}) > 1)
-        raise InputError(f"{len(found)} trials of one seed fit {word!r}: {ids}; they differ in {', '.join(differ)}")
-    return str(found[0]["id"])
+def _side(rows: Sequence[Record], word: str, where: Mapping[str, Any]) -> Side:
+    """The trials that a word means: by an id all that the trial is, so that its partner may differ in anything."""
+    if "=" in word:
+        own = values(word.split())
+        if twice := sorted(own.keys() & where.keys()):
+            raise InputError(f"{', '.join(twice)} is said of {word!r} and again of both trials; say it once")
+        return Side(word, {**where, **own})
+    found = [row for row in rows if str(row["id"]).startswith(word) and fits(row, where)]
+    if len(found) != 1:
+        known = ", ".join(str(row["id"]) for row in (found or rows)[:5]) or "none"
+        problem = f"{len(found)} finished trials fit" if found else "no finished trial fits"
+        raise InputError(f"{problem} {word!r}; there are: {known} (`wsolbench status`)")
+    settings = {name: value for name, value in found[0].items() if name not in NO_SETTINGS}
+    return Side(word, {**settings, "id": found[0]["id"]})
 
 
 def chosen(ours: Seen, theirs: Seen | None, groups: Sequence[str], count: int, seed: int) -> dict[str, list[int]]:

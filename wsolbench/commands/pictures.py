@@ -38,7 +38,7 @@ def figure(
     asked = _listed(forms, get_args(drawing.Format), "format")
     plans = {Path(path).stem: figures.read(path) for path in (shipped.find("figures", each) for each in names)}
     known = Store(results)
-    rows = store.rows(known.records(), filters.get("protocol"))
+    rows = store.rows(known.index().records(), filters.get("protocol"))
     out.mkdir(parents=True, exist_ok=True)
     complete = []
     for stem, plan in plans.items():
@@ -111,7 +111,7 @@ def gallery(
     groups = _listed(choose, list(galleries.GROUPS), "group")
     if len(names) == 1:
         groups = [group for group in groups if choose != _DEFAULT or group not in galleries.PAIRED]
-    rows = store.rows(Store(results).records(), place.protocol)
+    rows = store.rows(Store(results).index().records(), place.protocol)
     ids = galleries.pair(rows, names[0], names[1] if len(names) > 1 else None, settings)
     ours, theirs = (None if trial_id is None else galleries.of_trial(trial_id, place) for trial_id in ids)
     assert ours is not None  # noqa: S101  the first always is one

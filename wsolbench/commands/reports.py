@@ -60,11 +60,10 @@ def compare(
 ) -> None:
     """Compare two sets of finished trials, paired by seed and image by image, all other settings equal."""
     from wsolbench import compare as comparing  # noqa: PLC0415  imports numpy
+    from wsolbench.pairing import Side  # noqa: PLC0415
 
     both = trial_filters(words.values(pairs or ()))
-    sides = [
-        comparing.Side(text, {**trial_filters(words.values(shlex.split(text))), **both}) for text in (ours, theirs)
-    ]
+    sides = [Side(text, {**trial_filters(words.values(shlex.split(text))), **both}) for text in (ours, theirs)]
     names = [name.strip() for name in metric.split(",")]
     if unknown := [name for name in names if name not in protocols.METRICS]:
         raise InputError(f"no metric {', '.join(unknown)}; there are: {', '.join(protocols.METRICS)}")
