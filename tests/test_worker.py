@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import NAN_METHOD, QUICK, method_folder
+from tests.conftest import NAN_METHOD, QUICK, Command, method_folder, words
 from wsolbench import attempts, batches, files, job, methods, recipe, source, worker
 from wsolbench.attempts import Attempt, Order
 from wsolbench.place import Place
@@ -87,6 +87,10 @@ def newest(trial: Trial, place: Place) -> Attempt | None:
     return found[-1] if found else None
 
 
+def checkpointed(trial: Trial, place: Place) -> list[str]:
+    return sorted(path.name for path in Store(place.results).path(trial.id, "checkpoint").glob("*.safetensors"))
+
+
 def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
     losses = [(row["epoch"], row["loss"]) for row in record["epochs"]]
     return {**{key: value for key, value in record.items() if key not in ANYWHERE}, "losses": losses}
@@ -99,14 +103,17 @@ def kinds(trial: Trial, place: Place) -> list[str | None]:
 # Stopped by a signal
 
 
-def disturbed(after: int, delay: float, number: signal.Signals) -> Callable[..., Iterator[batches.Batch]]:
-    """The batches; a moment after so many of them a signal goes to the process and to those that load its images."""
+def disturbed(after: int, number: signal.Signals, delay: float | None = None) -> Callable[..., Iterator[batches.Batch]]:
+    """The batches; as so many are used up a signal comes, or after a delay and to those too that load images."""
     left = iter(range(after, -1, -1))
 
     def training_batches(*arguments: Any, **more: Any) -> Iterator[batches.Batch]:
         for batch in batches.training_batches(*arguments, **more):
             if next(left, None) == 0:
-                threading.Timer(delay, os.killpg, (os.getpid(), number)).start()
+                if delay is None:
+                    os.kill(os.getpid(), number)
+                else:
+                    threading.Timer(delay, os.killpg, (os.getpid(), number)).start()
             yield batch
 
     return training_batches
@@ -121,7 +128,7 @@ def test_interruptions_at_random_change_neither_weights_nor_record(loading: Plac
     for _ in range(times):
         number = chance.choice([signal.SIGUSR2, signal.SIGTERM])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(job, "training_batches", disturbed(chance.randint(0, 4), chance.uniform(0, 0.02), number))
+            patch.setattr(job, "training_batches", disturbed(chance.randint(0, 4), number, chance.uniform(0, 0.02)))
             assert code_of(begin(trial, loading)) == 128 + number
     assert code_of(begin(trial, loading)) == 0
 
@@ -180,6 +187,26 @@ def test_control_c_interrupts(place: Place, begin: Begin) -> None:
 
     assert code_of(process) == 130
     assert Store(place.results).state(trial.id) == "interrupted"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_trial_in_the_foreground_stops_after_a_step_and_goes_on_from_there(
+    place: Place, wsolbench: Command, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    trial = trial_of()
+    arguments = ["run", *words(batch_size=2), f"data={place.data}", "--results", place.results]
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "training_batches", disturbed(6, number))
+        ended = wsolbench(*arguments)
+
+    assert ended.code == code
+    assert "run the same command again to go on from" in ended.err
+    found = newest(trial, place)
+    assert found is not None
+    assert (found.exit()["epoch"], found.exit()["step"]) == (1, 1)
+    assert wsolbench(*arguments).code == 0
+    assert checkpointed(trial, place)[-1].startswith("epoch_0002.attempt_0002")
+    assert "epoch_0001.step_000002.attempt_0001.safetensors" in checkpointed(trial, place)
 
 
 def test_trial_that_gets_nowhere_fails_at_last(place: Place, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,6 +500,7 @@ def test_changed_code_is_seen(place: Place, code: str, changed: bool | None) -> 
     assert record is not None
     assert record["environment"]["code_changed"] is changed
     assert record["environment"]["code"] == source.digest()
+    assert (job.CODE_CHANGED in record["notes"]) == bool(changed)
 
 
 # Signs of life

@@ -51,6 +51,9 @@ from wsolbench.truth import Truth, of_network
 PACKAGES = "wsolbench torch torchvision timm numpy opencv-python-headless"
 """What a number may depend on; their versions are in the record."""
 
+CODE_CHANGED = "the code was changed between the submission of a trial and its start"
+"""A note of records and of the reports that show them."""
+
 NO_ORDER = Order()
 
 Say = Callable[[Mapping[str, Any]], None]
@@ -266,7 +269,7 @@ class _Run:
             "results": {name: found.metrics for name, found in scores.items()},
             "stages": list(net.backbone.stages),
             "images": {name: len(split or ()) for name, split in vars(images).items()},
-            "notes": list(dict.fromkeys(note for split in vars(images).values() if split for note in split.notes)),
+            "notes": self._notes(images),
             "weights": None if loaded is None else asdict(loaded),
             "normalisation": net.backbone.normalisation,
             "parameter_groups": groups,
@@ -276,6 +279,11 @@ class _Run:
             "cost": _cost(sum(row["seconds"] for row in epochs), time.monotonic() - trained, device),
             "environment": {**environment(device), **self.code},
         }
+
+    def _notes(self, images: "Splits") -> list[str]:
+        """What a reader of the numbers is told of them."""
+        said = [note for split in vars(images).values() if split for note in split.notes]
+        return list(dict.fromkeys([*said, *([CODE_CHANGED] if self.code["code_changed"] else [])]))
 
     def _train(self, net: Net, split: Split, device: torch.device) -> None:
         trial, attempt, folder = self.trial, self.pulse.attempt, self.store.path(self.trial.id, "checkpoint")

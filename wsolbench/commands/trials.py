@@ -10,6 +10,7 @@ import typer
 from wsolbench import files, words
 from wsolbench.console import FAILED, Json, Pairs, Results, app, print_metrics, refuse_others, say
 from wsolbench.errors import InputError
+from wsolbench.stop import Stop, Stopped, by_signals
 from wsolbench.store import Store
 
 _OF_INSPECTION = ("data", "weights", "device", "protocol")
@@ -34,7 +35,11 @@ def run(
         kept.set_aside(trial.id)
     say(f"trial {trial.id}" + (": the stored result" if cached else f", {trial.epochs} epochs"))
     try:
-        record = job.run(trial, place, lambda row: say(_epoch_line(row, trial.epochs)))
+        with by_signals(Stop()) as stop:
+            record = job.run(trial, place, lambda row: say(_epoch_line(row, trial.epochs)), stop)
+    except Stopped as stopped:
+        say(f"{stopped} after a whole step; run the same command again to go on from there")
+        raise
     except loop.DivergedError as error:
         say(f"failed: {error}")
         raise typer.Exit(FAILED) from None
