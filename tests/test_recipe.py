@@ -195,6 +195,7 @@ def test_wrong_points_are_told(points: Any, messages: list[str]) -> None:
         ({"gama": 0.8}, "no field or option 'gama', did you mean 'gamma'? There are: dataset, backbone, method, "),
         ({"lr": "fast"}, "lr must be float, not 'fast'"),
         ({"image_size": 0}, "image_size must be more than 0, not 0"),
+        ({"weights": "imagenet"}, "tiny has no imagenet weights; say weights=none, give a file, or take another backb"),
         ({"weights": "my.pth"}, "weights must be none, imagenet or the sha256 of a file, not 'my.pth'"),
     ],
 )

@@ -79,7 +79,8 @@ def _complete(merged: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> 
             options[kind] = {name: getattr(made, name) for name in names[kind]}
     if not problems and isinstance(side := merged["image_size"], int) and side > 0:
         with collecting(problems):
-            problems += _too_small(merged["backbone"], json.dumps(options["backbone"], sort_keys=True), side)
+            network = merged["backbone"], json.dumps(options["backbone"], sort_keys=True)
+            problems += (*_too_small(*network, side), *_no_weights(*network, merged["weights"]))
     fields = {key: merged[key] for key in FIELDS if key in merged}
     with collecting(problems):
         result = trial.from_spec({**fields, **{f"{kind}_options": value for kind, value in options.items()}})
@@ -156,6 +157,15 @@ def _too_small(name: str, options: str, side: int) -> list[Problem]:
     except RuntimeError:
         return [Problem(f"image_size {side} is too small for {name}, whose layers leave nothing of it", "image_size")]
     return []
+
+
+@cache
+def _no_weights(name: str, options: str, asked: str) -> list[Problem]:
+    """A problem, before the first job and not in each, if a backbone has no weights to download."""
+    if asked != weights.IMAGENET or _blueprint(name, options).pretrained is not None:
+        return []
+    sentence = f"{name} has no {asked} weights; say weights=none, give a file, or take another backbone"
+    return [Problem(sentence, "weights")]
 
 
 def blueprint(name: str, options: Mapping[str, Any]) -> Backbone:
