@@ -7,7 +7,7 @@ SETTINGS = $(foreach pair,dataset:DATASET data:DATA backbone:BACKBONE weights:WE
 given = $(if $($(word 2,$(1))),'$(word 1,$(1))=$($(word 2,$(1)))')
 CLUSTERED = $(if $(CLUSTER),--cluster '$(CLUSTER)') $(if $(PARTITION),--partition '$(PARTITION)')
 
-.PHONY: help setup test test-full test-slurm test-faults lint type status overhead bench
+.PHONY: help setup test test-full test-slurm test-faults test-browser lint type status overhead site bench
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -39,6 +39,9 @@ figure-%: $(VENV)/.ready ## Draw figures/<name>.yaml from the results
 overhead: $(VENV)/.ready ## Count parameters, MACs and operations of the methods
 	$(BIN)/wsolbench overhead $(ARGS)
 
+site: $(VENV)/.ready ## Write all tables, figures, galleries and trials as pages, into site/
+	$(BIN)/wsolbench site --out site $(SETTINGS) $(ARGS)
+
 status: $(VENV)/.ready ## Say how far all trials are
 	$(BIN)/wsolbench status $(ARGS)
 
@@ -54,6 +57,9 @@ test-slurm: $(VENV)/.ready-dev ## Run the tests on a real SLURM, a cluster of th
 
 test-faults: $(VENV)/.ready-dev ## Run the tests that kill what they test
 	$(BIN)/python -m pytest -q -m faults $(ARGS)
+
+test-browser: $(VENV)/.ready-dev ## Run the tests of the pages in Chromium
+	$(BIN)/python -m pytest -q -m browser $(ARGS)
 
 lint: $(VENV)/.ready-dev ## Look for slips
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

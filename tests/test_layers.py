@@ -28,7 +28,7 @@ LAYERS = [
     "workers",
     "launch sweep report compare verify catalogue inspection prediction export figures drawing gallery mosaic",
     "entry cluster doctor",
-    "console",
+    "console site site.*",
     "commands commands.*",
     "cli __main__",
 ]

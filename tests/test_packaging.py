@@ -82,6 +82,10 @@ def test_wheel_holds_one_package_and_its_metadata(names: set[str]) -> None:
         ("wsolbench/backbones", "*.py", "wsolbench/backbones"),
         ("wsolbench/formats", "*.py", "wsolbench/formats"),
         ("wsolbench/formats", "*.html", "wsolbench/formats"),
+        ("wsolbench/site", "*.py", "wsolbench/site"),
+        ("wsolbench/site", "*.j2", "wsolbench/site"),
+        ("wsolbench/site", "*.css", "wsolbench/site"),
+        ("wsolbench/site", "*.js", "wsolbench/site"),
         ("wsolbench/datasets", "*.py", "wsolbench/datasets"),
         ("methods", "*.py", "wsolbench/_methods"),
         ("sweeps", "*.yaml", "wsolbench/_sweeps"),
@@ -99,7 +103,18 @@ def test_wheel_holds_all_files_of(names: set[str], source: str, pattern: str, ta
 def test_wheel_holds_no_other_folders(names: set[str]) -> None:
     folders = {str(Path(name).parent) for name in names if name.startswith("wsolbench/")}
 
-    inside = ("", "/backbones", "/commands", "/datasets", "/formats", "/_methods", "/_sweeps", "/_reports", "/_figures")
+    inside = (
+        "",
+        "/backbones",
+        "/commands",
+        "/datasets",
+        "/formats",
+        "/site",
+        "/_methods",
+        "/_sweeps",
+        "/_reports",
+        "/_figures",
+    )
     assert folders == {f"wsolbench{name}" for name in inside}
 
 

@@ -1,0 +1,1 @@
+"""The whole report as a folder of static pages: tables, figures, a gallery, and a page for each trial."""
