@@ -152,6 +152,17 @@ def test_json_has_the_numbers_as_they_are() -> None:
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "cub"
 
 
+def test_the_command_reports_in_every_format(wsolbench: Command, tmp_path: Path) -> None:
+    words = ("--format", "md,tex,csv,html,txt,json", "--out", str(tmp_path), "--json")
+
+    ended = wsolbench("report", "methods", "--results", str(PUBLISHED), *words)
+
+    (made,) = json.loads(ended.out)
+    assert (ended.code, made["title"]) == (0, "Methods")
+    assert {path.name for path in tmp_path.iterdir()} == {f"methods.{end}" for end in words[1].split(",")}
+    assert json.loads((tmp_path / "methods.json").read_text(encoding="utf-8"))["tables"] == made["tables"]
+
+
 def test_the_command_compares_published_trials(wsolbench: Command) -> None:
     ended = wsolbench("compare", "method=acol", "method=cam", "--results", str(PUBLISHED), "--json")
 

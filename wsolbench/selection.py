@@ -86,11 +86,12 @@ def parts(table: TableFile, part: Part) -> list[Part]:
     if not apart:
         return [part]
     name = apart[0]
-    found = {_value(record, name) for cell in part.cells if _has(cell, name) for record in cell}
+    by_value = [_by_value(cell, name) for cell in part.cells]
+    found = {value for values in by_value if values is not None for value in values}
     return [
         smaller
         for value in sorted(found, key=natural)
-        for smaller in parts(table, Part({**part.fixed, name: value}, [_having(c, name, value) for c in part.cells]))
+        for smaller in parts(table, Part({**part.fixed, name: value}, _having(part.cells, by_value, value)))
     ]
 
 
@@ -151,13 +152,21 @@ def _varying(table: TableFile, cells: Sequence[Sequence[Record]]) -> list[str]:
     return sorted(varying, key=lambda name: (name not in table.caption, name))
 
 
-def _has(cell: Sequence[Record], name: str) -> bool:
-    return any(name in record for record in cell)
+def _by_value(cell: Sequence[Record], name: str) -> dict[str, list[Record]] | None:
+    """The records of a row by their value; None where none knows the field, such as an option of other methods."""
+    if not any(name in record for record in cell):
+        return None
+    found: dict[str, list[Record]] = {}
+    for record in cell:
+        found.setdefault(_value(record, name), []).append(record)
+    return found
 
 
-def _having(cell: Sequence[Record], name: str, value: str) -> Sequence[Record]:
-    """The records with that value; all of a row that does not know the field, such as an option of other methods."""
-    return [record for record in cell if _value(record, name) == value] if _has(cell, name) else cell
+def _having(
+    cells: Sequence[Sequence[Record]], by_value: Sequence[Mapping[str, list[Record]] | None], value: str
+) -> list[Sequence[Record]]:
+    """The records with that value in each row; all of a row that does not know the field."""
+    return [cell if found is None else found.get(value, []) for cell, found in zip(cells, by_value, strict=True)]
 
 
 def _value(record: Record, name: str) -> str:

@@ -1,7 +1,9 @@
 """`report` and `compare`: tables out of finished trials."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ from wsolbench.console import INCOMPLETE, Json, Pairs, Results, app, say
 from wsolbench.errors import InputError
 from wsolbench.filling import Asked
 from wsolbench.store import Store
+from wsolbench.table import Report
 
 _PLACE = ("data", "weights")
 _NOT_OF_TRIALS = ("data", "device", "workers", "tensorboard")
@@ -29,6 +32,7 @@ def report(
     quote: Annotated[
         bool, typer.Option("--quote", help="published numbers of the same protocol, with a *, where there is no trial")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """The tables of reports/*.yaml from the finished trials: as text here, and as files."""
     names = [word for word in file if "=" not in word]
@@ -43,9 +47,16 @@ def report(
     found = Store(results).index()
     left_out = {**found.broken, **found.unreadable}
     records = store.rows(found.records(), asked.filters.get("protocol"))
-    complete = [print_report(name, records, asked, out, wanted) for name in names]
+    made = {shipped.find("reports", name): _made(shipped.find("reports", name), records, asked) for name in names}
+    if as_json:
+        print(json.dumps([asdict(tables) for tables in made.values()], ensure_ascii=False, allow_nan=False))
+    for path, tables in made.items():
+        if not as_json:
+            print(plugins.load(formats, "txt").render(tables))
+        _write(tables, out / path.stem, wanted)
     say(*(f"left out: {why}" for why in left_out.values()))
-    raise typer.Exit(0 if all(complete) and not left_out else INCOMPLETE)
+    complete = all(tables.complete for tables in made.values()) and not left_out
+    raise typer.Exit(0 if complete else INCOMPLETE)
 
 
 @app.command()
@@ -78,24 +89,30 @@ def compare(
     raise typer.Exit(INCOMPLETE if alone else 0)
 
 
-def print_report(
-    name: str, records: list[dict[str, Any]], asked: Asked, out: Path, wanted: Sequence[str] = ("md",)
-) -> bool:
-    """Print a table of these records and write it to a folder in each format; whether it is complete."""
+def print_report(name: str, records: list[dict[str, Any]], asked: Asked, out: Path) -> bool:
+    """Print a table of these records and write its markdown to a folder; whether it is complete."""
+    path = shipped.find("reports", name)
+    made = _made(path, records, asked)
+    print(plugins.load(formats, "txt").render(made))
+    _write(made, out / path.stem, ["md"])
+    return made.complete
+
+
+def _made(path: Path, records: list[dict[str, Any]], asked: Asked) -> Report:
     from wsolbench import report as reports  # noqa: PLC0415  `--help` does without
     from wsolbench import table_file  # noqa: PLC0415
 
-    path = shipped.find("reports", name)
     if "rows" in documents.read(path).data:
         raise InputError(f"{path} lists networks, not finished trials; `wsolbench overhead {path}` prints it")
-    made = reports.report(table_file.read(path), records, asked)
-    print(plugins.load(formats, "txt").render(made))
-    out.mkdir(parents=True, exist_ok=True)
+    return reports.report(table_file.read(path), records, asked)
+
+
+def _write(made: Report, stem: Path, wanted: Sequence[str]) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
     for ending in wanted:
-        target = out / f"{path.stem}.{ending}"
+        target = stem.with_name(f"{stem.name}.{ending}")
         target.write_text(plugins.load(formats, ending).render(made), encoding="utf-8")
         say(f"written: {target}")
-    return made.complete
 
 
 def trial_filters(given: Mapping[str, Any]) -> dict[str, Any]:
