@@ -22,11 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch._dynamo
-import torch._refs  # noqa: F401  networks without weights need both, and each worker would import them
 from numba.core.registry import cpu_target
 
-from wsolbench import datasets, files, job, launch, methods, plugins
+from wsolbench import datasets, files, job, methods, plugins, source, worker
 from wsolbench.place import Place
 from wsolbench.store import Store
 from wsolbench.trial import Trial, from_spec
@@ -116,7 +114,7 @@ class Launcher:
 def _worker(trial: Trial, place: Place, fault: str | None) -> None:
     if fault is not None:
         os.environ[files.FAULT] = fault
-    launch.work(trial.spec(), place)
+    worker.work(trial.spec(), place, job.NO_ORDER)
 
 
 def _note(log: Path, what: str) -> None:
@@ -188,7 +186,7 @@ def _warm(trials: list[Trial]) -> None:
         plugins.load(datasets, trial.dataset)
     cpu_target.typing_context.refresh()  # the compiler's tables
     cpu_target.target_context.refresh()
-    job.commit()
+    source.commit()
 
 
 def main() -> None:

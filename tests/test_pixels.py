@@ -14,8 +14,8 @@ import pytest
 from wsolbench import datasets, pixels, plugins
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
-from wsolbench.geometry import Geometry
 from wsolbench.pixels import Pixels
+from wsolbench.protocols import Geometry
 
 
 @pytest.fixture

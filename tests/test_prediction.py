@@ -13,8 +13,9 @@ from PIL import Image
 from tests.conftest import QUICK, Command
 from wsolbench import job, prediction, protocols, recipe
 from wsolbench.errors import InputError
-from wsolbench.geometry import Geometry, window
+from wsolbench.geometry import window
 from wsolbench.place import Place
+from wsolbench.protocols import Geometry
 from wsolbench.store import Store
 from wsolbench.trial import Trial
 

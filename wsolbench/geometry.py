@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from wsolbench.boxes import scale_boxes
-
-Geometry = Literal["resize224", "resize256_crop224", "short256_crop224"]
-"""224 stands for the side of the network's input, 256 for 256/224 of it."""
+from wsolbench.protocols import Geometry
 
 
 @dataclass(frozen=True)

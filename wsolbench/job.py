@@ -38,11 +38,11 @@ from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
 from wsolbench.endings import IN_ORDER, Ending
 from wsolbench.errors import InputError
 from wsolbench.evaluation import Predictions, Scores
-from wsolbench.geometry import Geometry, larger
+from wsolbench.geometry import larger
 from wsolbench.method import Method, Net, build
 from wsolbench.pixels import Pixels
 from wsolbench.place import Place
-from wsolbench.protocols import Protocol
+from wsolbench.protocols import Geometry, Protocol
 from wsolbench.stop import Stop
 from wsolbench.store import COUNTED, Store
 from wsolbench.trial import Trial

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from wsolbench import files
 from wsolbench.dataset import Split
-from wsolbench.geometry import Geometry, window
+from wsolbench.geometry import window
 from wsolbench.place import cache_folder
+from wsolbench.protocols import Geometry
 from wsolbench.stop import heed_only_the_parent
 
 Bytes = NDArray[np.uint8]

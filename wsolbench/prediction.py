@@ -18,12 +18,12 @@ from wsolbench.batches import Batch, normalise
 from wsolbench.boxes import boxes_at_thresholds
 from wsolbench.errors import InputError, collecting, nearest
 from wsolbench.gallery import PREDICTED, overlaid
-from wsolbench.geometry import Geometry, Window, window
+from wsolbench.geometry import Window, window
 from wsolbench.inspection import finished
 from wsolbench.method import Net
 from wsolbench.metrics import threshold_grid
 from wsolbench.place import Place
-from wsolbench.protocols import Protocol
+from wsolbench.protocols import Geometry, Protocol
 from wsolbench.store import Store
 from wsolbench.trial import Trial, from_spec
 

@@ -9,8 +9,10 @@ from pydantic.dataclasses import dataclass
 
 from wsolbench import documents
 from wsolbench.errors import InputError, nearest
-from wsolbench.geometry import Geometry
 from wsolbench.plugins import OPTIONS, Share, explain
+
+Geometry = Literal["resize224", "resize256_crop224", "short256_crop224"]
+"""How an image becomes a network's input: 224 stands for its side, 256 for 256/224 of it."""
 
 DEFAULT = "wsolbench"
 UNHELD = "wsolbench_fixed"

@@ -6,7 +6,8 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -45,16 +46,14 @@ class Store:
         path = self.path(trial.id, "trial.json")
         if path.exists():
             return
-        try:
+        with self._writable():
             path.parent.mkdir(parents=True, exist_ok=True)
             files.commit(path, files.text(trial.spec()))
-        except OSError as error:
-            hint = f"cannot write to the results folder {str(self.folder)!r}: {error.strerror}"
-            raise InputError(f"{hint}; choose another with --results") from None
 
     def attempt(self, trial_id: str) -> Attempt:
         """A new attempt at a trial."""
-        return Attempt(files.numbered(self.path(trial_id, "attempts")))
+        with self._writable():
+            return Attempt(files.numbered(self.path(trial_id, "attempts")))
 
     def attempts(self, trial_id: str) -> list[Attempt]:
         """The attempts at a trial, the oldest first."""
@@ -148,6 +147,15 @@ class Store:
         """The folder of an attempt, else of the one that made the record: two that end at once share no file."""
         name = attempt or (self.record(trial_id) or {}).get("attempt")
         return self.path(trial_id, "attempts", name) if name else self.path(trial_id)
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """Say before anything is trained that nothing can be written."""
+        try:
+            yield
+        except OSError as error:
+            hint = f"cannot write to the results folder {str(self.folder)!r}: {error.strerror}"
+            raise InputError(f"{hint}; choose another with --results") from None
 
     def set_aside(self, trial_id: str) -> None:
         """Move a trial's results and checkpoints out of the way, so that it trains anew; nothing is lost."""

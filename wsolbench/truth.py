@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsolbench.dataset import Split
-from wsolbench.geometry import Geometry, Window, window
-from wsolbench.protocols import Protocol
+from wsolbench.geometry import Window, window
+from wsolbench.protocols import Geometry, Protocol
 
 THREADS = 4
 """That decode masks; they wait for the disk as much as they compute."""
