@@ -194,6 +194,14 @@ def test_filters_choose_trials_and_values_without_a_trial_are_missing() -> None:
     assert figures.sheets(plan(RATES), BARE, {}) == []
 
 
+def test_a_value_that_lacks_a_seed_is_missing_and_the_caption_says_how_many_there_are() -> None:
+    sheet = only(RATES, [*MASKED[:4], *MASKED[6:], *BARE[1:]])
+
+    assert sheet.missing == ("rate 0.5 of seed 1, 2", "baseline of seed 0")
+    assert "over 1 to 3 seeds" in sheet.caption
+    assert "over 3 seeds" in only(RATES, MASKED + BARE).caption
+
+
 # Two metrics, and thresholds
 
 

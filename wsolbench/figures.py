@@ -152,7 +152,7 @@ def sheets(file: FigureFile, records: Sequence[Record], filters: Mapping[str, An
         own, dashed = ([r for r in group if _has(r, fixed)] for group in (shows, baseline))
         name = ", ".join(f"{_words(key)} {fixed[key]}" for key in told)
         lines = (*_lines(own, file.x.field, styles), *_lines(dashed, file.x.field, styles, baseline=True))
-        found.append(Sheet(file, name, _caption(file, fixed, [*own, *dashed]), lines, _missing(file, own, dashed)))
+        found.append(Sheet(file, name, _caption(file, fixed, lines), lines, _missing(file, own, dashed)))
     return found
 
 
@@ -235,18 +235,34 @@ def tick(value: Any, before: Any, scale: float) -> str:
 
 
 def _missing(file: FigureFile, own: Sequence[Record], dashed: Sequence[Record]) -> tuple[str, ...]:
-    there = {shown(record[file.x.field]) for record in own} if file.x.values else set()
+    """Of the values that are asked for, and of the baseline, those that lack a seed that others have."""
+    there, every = _seeds(own, file.x.field), {record["seed"] for record in own}
     asked = dict.fromkeys(shown(meant(value, own[0])) for value in file.x.values)
-    lacks = [f"{_words(file.x.field)} {value}" for value in asked if value not in there]
-    return (*lacks, *(["baseline"] if file.baseline is not None and not dashed else []))
+    needed = {f"{_words(file.x.field)} {value}": there.get(value, set()) for value in asked}
+    if file.baseline is not None:
+        needed["baseline"] = {record["seed"] for record in dashed}
+    return tuple(
+        f"{name} of seed {', '.join(map(str, sorted(every - seeds)))}" if seeds else name
+        for name, seeds in needed.items()
+        if every - seeds
+    )
 
 
-def _caption(file: FigureFile, fixed: Mapping[str, str], records: Collection[Record]) -> str:
+def _seeds(records: Iterable[Record], x: str) -> dict[str, set[int]]:
+    """By place on x, the seeds of its trials; one place where x is no field."""
+    found: dict[str, set[int]] = {}
+    for record in records:
+        found.setdefault(shown(record[x]) if x in record and x not in _NO_SETTINGS else "", set()).add(record["seed"])
+    return found
+
+
+def _caption(file: FigureFile, fixed: Mapping[str, str], lines: Iterable[Line]) -> str:
     settings = ", ".join(f"{_words(name)} {value}" for name, value in fixed.items() if value != NOT_GIVEN)
-    seeds = len({record["seed"] for record in records})
-    over = f"over {seeds} seeds" if seeds > 1 else "of one seed"
+    counts = sorted({len(seeds) for line in lines for seeds in _seeds(line.records, file.x.field).values()})
+    few, most = counts[0], counts[-1]
     one = "thin lines" if file.x.field == EVERY_THRESHOLD else "small dots"
-    spread = f"mean ± SD (ddof 1) {over}, {one} are trials" if seeds > 1 else f"values {over}"
+    over = f"{most} seeds" if few == most else f"{few} to {most} seeds"
+    spread = f"mean ± SD (ddof 1) over {over}, {one} are trials" if most > 1 else "values of one seed"
     return f"{settings[:1].upper()}{settings[1:]}. In %, {spread}."
 
 
