@@ -20,10 +20,10 @@ import torch
 from evaluation import IOUS, recipe_hits
 from numpy.typing import NDArray
 
-from wsolbench import backbones, evaluation, loop, methods, plugins, protocols
+from wsolbench import backbones, evaluation, loop, plugins, protocols
 from wsolbench.batches import Batch
 from wsolbench.dataset import Split
-from wsolbench.method import Net, build
+from wsolbench.method import Method, Net, build
 from wsolbench.metrics import threshold_grid
 from wsolbench.truth import of_network
 
@@ -88,12 +88,12 @@ def ours(net: Net, images: torch.Tensor, labels: torch.Tensor) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--backbone", required=True)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=5)
     asked = parser.parse_args()
     torch.manual_seed(0)
-    net = build(plugins.make(methods, "cam", {}), plugins.make(backbones, asked.backbone, {}).build(), 1000)
+    net = build(Method(), plugins.make(backbones, asked.backbone, {}).build(), 1000)
     plain = torch.randn(asked.images, 3, SIDE, SIDE)
     labels = torch.arange(asked.images) % 1000
     fast = plain.to(memory_format=torch.channels_last)
