@@ -240,9 +240,9 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
     for name, value in {"SLURM_JOB_ID": "14", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}.items():
         monkeypatch.setenv(name, value)
 
-    def put(state: str = "RUNNING", status: int = 0) -> list[str]:
+    def put(state: str = "RUNNING", status: int = 0, ran: str = "00:00:40") -> list[str]:
         path = folder / "scontrol"
-        show = f'[ "$2" = show ] && echo "JobId=14 JobState={state} Reason=None" && exit 0'
+        show = f'[ "$2" = show ] && echo "JobId=14 JobState={state} RunTime={ran} TimeLimit=00:05:00" && exit 0'
         path.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n{show}\nexit {status}\n', encoding="utf-8")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         return asked.read_text(encoding="utf-8").splitlines() if asked.exists() else []
@@ -270,16 +270,36 @@ def test_stopped_element_of_an_array_is_queued_again_once(
     assert (code, Store(loading.results).state(trial.id)) == (128 + signal.SIGUSR2, "preempted")
 
 
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING"])
 def test_cancelled_job_is_interrupted_and_not_queued_again(
-    place: Place, begin: Begin, scontrol: Callable[..., list[str]]
+    place: Place, begin: Begin, scontrol: Callable[..., list[str]], state: str
 ) -> None:
-    scontrol(state="CANCELLED")
+    scontrol(state=state)
     trial = trial_of(epochs=1000)
 
     code = stop(trial, place, begin, signal.SIGTERM)
 
     assert not any("requeue" in line for line in scontrol())
     assert (code, Store(place.results).state(trial.id)) == (130, "interrupted")
+
+
+def test_job_that_is_ended_at_its_time_limit_is_queued_again(
+    place: Place, begin: Begin, scontrol: Callable[..., list[str]]
+) -> None:
+    scontrol(state="COMPLETING", ran="00:05:12")
+    trial = trial_of(epochs=1000)
+
+    code = stop(trial, place, begin, signal.SIGTERM)
+
+    assert scontrol()[-1] == "requeue 12_3"
+    assert (code, Store(place.results).state(trial.id)) == (143, "preempted")
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"), [("00:05:00", 300), ("1-02:03:04", 93784), ("05:00", 300), ("UNLIMITED", None), ("", None)]
+)
+def test_times_of_slurm_are_read(time: str, seconds: int | None) -> None:
+    assert worker._seconds(time) == seconds
 
 
 def test_attempt_says_where_and_by_what_it_ran(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,9 +72,22 @@ def _requeue() -> None:
 
 
 def _cancelled() -> bool:
-    """Whether it is by `scancel` that SLURM ends this job."""
-    job = cluster_job()
-    return job is not None and "JobState=CANCELLED" in _scontrol("--oneliner", "show", "job", job).split()
+    """Whether it is by `scancel` that SLURM ends this job: while it is killed SLURM says no more than that it ends."""
+    if (job := cluster_job()) is None:
+        return False
+    said = dict(word.split("=", 1) for word in _scontrol("--oneliner", "show", "job", job).split() if "=" in word)
+    ran, limit = (_seconds(said.get(name, "")) for name in ("RunTime", "TimeLimit"))
+    in_time = ran is None or limit is None or ran < limit
+    return said.get("JobState") in {"CANCELLED", "COMPLETING"} and in_time
+
+
+def _seconds(time: str) -> int | None:
+    """Of `days-hours:minutes:seconds`; None for `UNLIMITED`."""
+    days, _, clock = time.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdecimal() for part in parts):
+        return None
+    return int(days or 0) * 86400 + sum(int(part) * 60**power for power, part in enumerate(reversed(parts)))
 
 
 def _scontrol(*words: str) -> str:
