@@ -104,6 +104,7 @@ def test_no_number_stands_beside_another_data_set() -> None:
     table = made("table1", [{**r, "dataset": "shapes"} for r in TABLE1], PAPER)
 
     assert table.headers == ("GT-known Acc", "Top-1 Clas", "Top-1 Loc")
+    assert "No published number is of these trials." in table.notes
 
 
 @pytest.mark.parametrize(("backbone", "points", "placed"), [("vgg16", STAGES[3:], 48.02), ("vgg16", STAGES[4:], 41.73)])

@@ -1,6 +1,7 @@
 """Two sets of trials, paired by seed and by image."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,15 @@ def test_the_command_says_what_does_not_pair(wsolbench: Command) -> None:
 
     assert ended.code == 3
     assert "not paired: 'method=cam', seeds 1, 2: no partner, the other side has no such seed" in ended.err
+
+
+def test_the_command_says_which_records_it_left_out(wsolbench: Command, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(PUBLISHED, results)
+    broken = next(path for path in sorted(results.glob("*/record.json")) if '"adl"' in path.read_text(encoding="utf-8"))
+    broken.write_text("{", encoding="utf-8")
+
+    ended = wsolbench("compare", "method=acol", "method=cam", "--results", str(results))
+
+    assert ended.code == 3
+    assert f"left out: {broken}" in ended.err

@@ -78,7 +78,11 @@ def _notes(sheet: Sheet, rows: Sequence[Row]) -> tuple[str, ...]:
     beside = [note for others in sheet.others.values() for other in others for note in other.notes()]
     said = unique(note for part in sheet.parts for record in part.records for note in record.get("notes", ()))
     data = [f"Data: {'; '.join(said)}."] if said else []
-    return unique([*repeats, *own, *beside, *_quoting(sheet, rows), *data, *_precision(sheet.table, sheet.parts)])
+    alone = sheet.asked.paper and not any("published" in heading.text for heading in sheet.headings)
+    none = ["No published number is of these trials."] if alone else []
+    return unique(
+        [*repeats, *own, *beside, *none, *_quoting(sheet, rows), *data, *_precision(sheet.table, sheet.parts)]
+    )
 
 
 def _quoting(sheet: Sheet, rows: Sequence[Row]) -> list[str]:

@@ -80,13 +80,16 @@ def compare(
         raise InputError(f"no metric {', '.join(unknown)}; there are: {', '.join(protocols.METRICS)}")
     render = plugins.load(formats, "json" if as_json else form).render
     found = Store(results)
-    records = store.rows(found.index().records(), both.get("protocol"))
+    index = found.index()
+    records = store.rows(index.records(), both.get("protocol"))
     made, alone = comparing.compare(
         records, (sides[0], sides[1]), names, lambda id_: found.arrays(id_, "predictions.npz")
     )
     print(render(made), end="")
     say(*(f"not paired: {sentence}" for sentence in alone))
-    raise typer.Exit(INCOMPLETE if alone else 0)
+    left_out = {**index.broken, **index.unreadable}
+    say(*(f"left out: {why}" for why in left_out.values()))
+    raise typer.Exit(INCOMPLETE if alone or left_out else 0)
 
 
 def print_report(name: str, records: list[dict[str, Any]], asked: Asked, out: Path) -> bool:
