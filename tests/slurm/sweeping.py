@@ -139,6 +139,10 @@ class Sweeping:
         """Who ran a trial and how it ended, the oldest first."""
         return [{**attempt.meta(), **attempt.exit()} for attempt in self.store.attempts(trial or self.trial)]
 
+    def kinds(self) -> list[str | None]:
+        """How the attempts at the only trial have ended; None for one that has not, or was killed."""
+        return [attempt.get("kind") for attempt in self.attempts()]
+
     def epoch(self, trial: str | None = None) -> int:
         """The last epoch that a trial has trained."""
         found = self.store.epochs(trial or self.trial) if self.store.ids() else []

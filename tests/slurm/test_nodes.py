@@ -29,7 +29,7 @@ def test_crashed_node_costs_no_record(sweeping: Sweep) -> None:
     made.done()
     made.cluster.start(node)
 
-    assert [attempt.get("kind") for attempt in made.attempts()] == [None, "done"]
+    assert made.kinds() == [None, "done"]
     assert digests(made.store) == made.expected()
 
 
