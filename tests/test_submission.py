@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -520,6 +521,26 @@ def test_waiting_ends_when_all_is_done_and_submits_what_was_lost_or_refused(fake
 
     assert [standing.state for standing in plan.standings.values()] == ["done"] * 3
     assert told[-1] == "3 done"
+
+
+@pytest.mark.usefixtures("_quick")
+def test_waiting_asks_again_while_the_cluster_still_counts_what_has_ended(fake: FakeSlurm, place: Place) -> None:
+    fake.set(most_jobs=1)
+    plan = planned(place, TRIALS[:2])
+    first = cluster.submit(plan, None, never)
+    run_all(fake)
+    fake.set(most_jobs=0)
+    refused, deadline = fake.calls("sbatch") + 1, time.monotonic() + 30
+
+    def stop() -> bool:
+        if fake.calls("sbatch") >= refused:
+            fake.set(most_jobs=1)
+            run_all(fake)
+        return time.monotonic() > deadline
+
+    cluster.wait(plan, first, None, lambda _: None, stop)
+
+    assert [standing.state for standing in plan.standings.values()] == ["done"] * 2
 
 
 @pytest.mark.usefixtures("_quick")

@@ -192,7 +192,8 @@ def wait(plan: Plan, first: Outcome, most: int | None, tell: Tell, stop: Callabl
         if not busy and not wanted:
             return
         room = most and most - busy
-        if wanted and cluster.queue is not None and (room is None or room > 0) and (full is None or busy < full):
+        fits = full is None or busy < full or not busy  # SLURM counts a job a little longer than it runs
+        if wanted and cluster.queue is not None and (room is None or room > 0) and fits:
             outcome = submit(plan, room, stop)
             full = busy + len(outcome.jobs) if outcome.left else None
             tell(outcome.told())

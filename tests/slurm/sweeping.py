@@ -104,11 +104,11 @@ class Sweeping:
 
     def run(self, *words: object, **environment: str) -> Ended:
         """The same, to its end."""
-        process = self.start(*words, **environment)
-        try:
-            out, err = process.communicate(timeout=PATIENCE)
-        finally:
-            process.kill()
+        with self.start(*words, **environment) as process:
+            try:
+                out, err = process.communicate(timeout=PATIENCE)
+            finally:
+                process.kill()
         return Ended(process.returncode, out, err)
 
     def submit(self, *words: object) -> None:
