@@ -98,7 +98,7 @@ def features_and_gradients(net: Net, data: Batch) -> tuple[Tensor, Tensor]:
 
 
 def test_gradcam_of_average_pooling_and_a_linear_classifier_is_the_positive_part_of_cam() -> None:
-    net, data = network("cam", "tiny"), batch(5)
+    net, data = network("cam", "tiny")[1], batch(5)
     _, own = read("cam", net, data)
 
     _, maps = read("gradcam", net, data)
@@ -160,7 +160,7 @@ def test_feature_map_is_that_behind_neck_and_inserted_layers() -> None:
 @every_extractor
 @every_method
 def test_scores_are_those_of_cam_and_maps_are_finite(method: str, name: str) -> None:
-    net, data = network(method, "tiny"), batch(4)
+    net, data = network(method, "tiny")[1], batch(4)
     logits, own = read("cam", net, data)
 
     found, maps = read(name, net, data)
@@ -175,7 +175,7 @@ def test_scores_are_those_of_cam_and_maps_are_finite(method: str, name: str) -> 
 @every_extractor
 @every_method
 def test_reading_is_deterministic(method: str, name: str) -> None:
-    net, data = network(method, "tiny"), batch(4)
+    net, data = network(method, "tiny")[1], batch(4)
 
     assert torch.equal(read(name, net, data)[1], read(name, net, data)[1])
 
@@ -187,7 +187,7 @@ def hooks(net: Net) -> list[int]:
 @every_extractor
 @every_method
 def test_reading_leaves_the_network_as_it_was(method: str, name: str) -> None:
-    net = network(method, "tiny")
+    net = network(method, "tiny")[1]
     before, hooked = deepcopy(net.state_dict()), hooks(net)
 
     read(name, net, batch(4))
