@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import NAN_METHOD, QUICK, method_folder
-from wsolbench import job, launch, methods, recipe, source, worker
+from wsolbench import claims, job, launch, methods, recipe, source, worker
 from wsolbench.attempts import Order
 from wsolbench.errors import InputError
 from wsolbench.launch import Cluster, Progress
@@ -297,7 +297,45 @@ def test_two_launchers_at_once_give_one_record_a_trial(start: Start, tmp_path: P
     ended = [(launcher.wait(120), launcher.stderr.read()) for launcher in launchers]
 
     assert [code for code, _ in ended] == [0, 0], ended
-    assert len(Store(tmp_path / "results").records()) == 3
+    store = Store(tmp_path / "results")
+    assert len(store.records()) == 3
+    assert [len(store.attempts(trial_id)) for trial_id in store.ids()] == [1, 1, 1]
+
+
+def test_claims_are_given_back(swept: Swept) -> None:
+    assert list(swept.place.results.glob("*/submitted/*")) == []
+
+
+def test_trial_that_another_launcher_has_is_waited_for(place: Place) -> None:
+    trial, kept = trial_of(epochs=0), Store(place.results)
+    kept.add(trial)
+    other = claims.take(kept, trial.id, None, {"cluster": "local"})
+    assert other is not None
+    thread = threading.Timer(1.0, other.withdraw)
+    thread.start()
+
+    swept = launched([trial], place, "debug")
+
+    assert not thread.is_alive()
+    assert swept.progress.ended == {trial: "done"}
+
+
+@pytest.mark.faults
+def test_process_that_does_not_stop_is_killed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "PATIENCE", 1.0)
+    trial, kept = trial_of(epochs=3000), Store(place.results)
+    seen: list[int] = []
+
+    def interrupt(progress: Progress) -> None:
+        if progress.epochs_done > 2 and not seen:
+            seen.append(kept.attempts(trial.id)[-1].meta()["pid"])
+            os.kill(seen[0], signal.SIGSTOP)  # it hears nothing any more
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch.launch([trial], place, "local", 1, interrupt)
+
+    until(lambda: not Path(f"/proc/{seen[0]}").exists() or "Z" in Path(f"/proc/{seen[0]}/stat").read_text().split()[2])
 
 
 def until(holds: Callable[[], Any], seconds: float = 60) -> None:

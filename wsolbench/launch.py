@@ -13,15 +13,20 @@ from typing import Any, Literal, Protocol
 import submitit
 import torch
 
-from wsolbench import source, worker, workers
-from wsolbench.attempts import Order, here
+from wsolbench import claims, files, source, worker, workers
+from wsolbench.attempts import Order, here, running_here
+from wsolbench.claims import Claim
 from wsolbench.place import Place
 from wsolbench.store import BrokenRecordError, Store
+from wsolbench.submission import jobs_folder
 from wsolbench.trial import Trial
 
 Cluster = Literal["local", "debug"]
 POLL = 0.1
 """Seconds between two looks at the jobs."""
+PATIENCE = 20.0
+"""Seconds that a job has to stop in order."""
+
 _FOR_EVER = 60 * 24 * 365  # minutes; submitit gives a local job two unless told
 
 
@@ -91,10 +96,8 @@ def _start(waiting: list[Trial], running: "_Jobs", progress: Progress) -> list[T
     for trial in waiting:
         if done(running.store, trial, running.place):
             progress.ended[trial] = "done"
-        elif running.store.state(trial.id) == "running" or not running.room:
+        elif running.store.state(trial.id) == "running" or not running.room or not running.start(trial):
             left.append(trial)
-        else:
-            running.start(trial)
     return left
 
 
@@ -115,11 +118,12 @@ class _Jobs:
     cluster: Cluster
     most: int
     jobs: dict[Trial, _Job] = field(default_factory=dict)
+    held: dict[Trial, Claim] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # a folder of its own: submitit takes an old result of the same process number for the new one
-        folder = self.store.folder / ".jobs" / uuid.uuid4().hex[:12]
-        folder.mkdir(parents=True, mode=0o700)
+        folder = jobs_folder(self.store.folder) / uuid.uuid4().hex[:12]
+        folder.mkdir(mode=0o700)
         self.executor = submitit.AutoExecutor(folder, cluster=self.cluster)
         cards = torch.cuda.device_count() if self.place.device != "cpu" else 0
         self.place = replace(self.place, gpus=min(cards, 1))
@@ -132,25 +136,49 @@ class _Jobs:
         """How many more trials to start; workers have as many again at hand, not to wait for the launcher."""
         return self.most * (2 if self.cluster == "local" else 1) - len(self.jobs)
 
-    def start(self, trial: Trial) -> None:
-        """Start a trial; the debug cluster runs it here and now."""
+    def start(self, trial: Trial) -> bool:
+        """Start a trial, unless another launcher has it; the debug cluster runs it here and now."""
+        last = claims.newest(self.store, trial.id)
+        if last is not None and not last.end() and last.held(files.clock(last.folder.parent)):
+            return False
+        claim = claims.take(self.store, trial.id, last, {"cluster": self.cluster})
+        if claim is None:
+            return False
+        self.held[trial] = claim
         with _errors_to(self.executor.folder / "stderr.txt"), _unheard(signal.SIGINT):
             if self.cluster == "local":
                 self.jobs[trial] = self.workers.start(trial)
             else:
                 self.jobs[trial] = _Debugged(self.executor.submit(worker.work, trial.spec(), self.place, self.order))
+        return True
 
     def ended(self) -> dict[Trial, str | None]:
         """The trials whose jobs have ended since the last look, and how; None where another process goes on with it."""
         gone = {trial: running for trial, running in self.jobs.items() if running.done()}
         for trial in gone:
             del self.jobs[trial]
+            self.held.pop(trial).withdraw()
         return {trial: self._how(trial, running) for trial, running in gone.items()}
 
     def cancel(self) -> None:
-        """Stop all jobs and wait for them; what they have trained is in their checkpoints."""
+        """Stop all jobs and wait for them; what they have trained is in their checkpoints. Kill who remains."""
         self.workers.cancel()
-        deadline = time.monotonic() + 20
+        self._await()
+        for trial in self.jobs:
+            self._kill(trial)
+        self.workers.kill()
+        self._await()
+
+    def _kill(self, trial: Trial) -> None:
+        """End the process that runs a trial here and does not stop."""
+        for attempt in self.store.attempts(trial.id)[-1:]:
+            meta = attempt.meta()
+            if meta.get("host") == here()["host"] and running_here(meta) and meta["pid"] != os.getpid():
+                with suppress(ProcessLookupError):
+                    os.kill(int(meta["pid"]), signal.SIGKILL)
+
+    def _await(self) -> None:
+        deadline = time.monotonic() + PATIENCE
         while (self.jobs or not self.workers.over) and time.monotonic() < deadline:
             self.ended()
             time.sleep(POLL)
@@ -209,6 +237,12 @@ class _Workers:
         if self.job is not None and not self.job.done():
             with suppress(ProcessLookupError):
                 os.kill(int(self.job.job_id), signal.SIGTERM)  # is passed on; `cancel` would kill within a second
+
+    def kill(self) -> None:
+        """End the process, if it is still there."""
+        if self.job is not None and not self.job.done():
+            with suppress(ProcessLookupError):
+                os.kill(int(self.job.job_id), signal.SIGKILL)
 
 
 @dataclass
