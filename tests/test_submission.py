@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import QUICK
 from tests.fake_slurm import FakeSlurm
-from wsolbench import claims, cluster, entry, job, recipe, submission, watch
+from wsolbench import claims, cluster, entry, job, recipe, source, submission, watch
 from wsolbench.cluster import Plan
 from wsolbench.errors import InputError
 from wsolbench.place import Place
@@ -145,6 +145,22 @@ def test_a_job_needs_the_trial_and_the_place_only(place: Place, monkeypatch: pyt
     expected = job.run(TRIALS[1], replace(place, results=place.results.with_name("here")))
     assert record["weights_digest"] == expected["weights_digest"]
     assert not list(place.results.rglob("*.pkl"))
+
+
+def test_jobs_run_a_copy_of_the_code_if_asked(place: Place) -> None:
+    plan = planned(place, TRIALS[:1])
+    plan.store.add(TRIALS[0])
+
+    cluster.run_a_copy(plan)
+    plan.look()
+    cluster.submit(plan, None, never)
+
+    (script,) = place.results.glob(".jobs/*/1.sh")
+    exported = re.findall(r"^export PYTHONPATH=(.*)$", script.read_text(encoding="utf-8"), re.MULTILINE)
+    copy = Path(exported[-1])  # the last one holds
+    assert copy.parent == (place.results / ".jobs" / "code").resolve()
+    assert copy.name == source.digest()[:12]
+    assert (copy / "wsolbench" / "entry.py").exists()
 
 
 def test_a_job_leaves_a_trial_that_was_submitted_again(

@@ -1,13 +1,14 @@
 """Runs the trials of a sweep on a SLURM cluster: plans, submits what is missing, and, if asked, waits for it."""
 
 import getpass
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from wsolbench import claims, files, slurm, submission, watch
+from wsolbench import claims, files, slurm, source, submission, watch
 from wsolbench.place import Place
 from wsolbench.resources import Resources
 from wsolbench.slurm import NoAnswerError
@@ -56,6 +57,7 @@ class Wish:
         most: trials at a time.
         wait: whether to stay until all is done.
         yes: whether not to ask.
+        snapshot: whether jobs run a copy of the code, made when they are submitted.
     """
 
     asked: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class Wish:
     most: int | None = None
     wait: bool = False
     yes: bool = False
+    snapshot: bool = False
 
 
 @dataclass
@@ -155,6 +158,13 @@ def _note(standing: Standing) -> None:
     if standing.state in ENDED:
         facts = {"job": standing.job, "node": standing.node, "reason": standing.reason, "note": standing.note}
         claim.close(standing.state, progress=standing.progress, **facts)
+
+
+def run_a_copy(plan: Plan) -> None:
+    """Have the jobs of a plan run a copy of the code as it is now, whatever becomes of the code."""
+    variables = source.snapshot(submission.jobs_folder(plan.store.folder) / "code")
+    lines = tuple(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+    plan.asked = {trial_id: replace(asked, setup=(*asked.setup, *lines)) for trial_id, asked in plan.asked.items()}
 
 
 def submit(plan: Plan, most: int | None, stop: Callable[[], bool]) -> Outcome:

@@ -53,6 +53,8 @@ def run(plan: Plan, wish: Wish, before: Callable[[], None]) -> tuple[int, bool]:
             say(cost(plan))
             confirm(f"submit {len(missing)} trials?", yes=wish.yes)
             before()
+            if wish.snapshot:
+                cluster.run_a_copy(plan)
             for trial in plan.trials.values():
                 plan.store.add(trial)
             outcome = cluster.submit(plan, wish.most, stop)

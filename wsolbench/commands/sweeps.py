@@ -44,6 +44,7 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="show what would run")] = False,
     wait: Annotated[bool, typer.Option(help="stay until all is done, then print the table; only with slurm")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before submitting")] = False,
+    snapshot: Annotated[bool, typer.Option(help="jobs run a copy of the code as it is now; only with slurm")] = False,
     partition: Annotated[Text, typer.Option(help="of the cluster, as all below")] = None,
     account: Annotated[Text, typer.Option(help="that pays")] = None,
     qos: Annotated[Text, typer.Option(help="quality of service")] = None,
@@ -68,9 +69,10 @@ def sweep(
     plan = sweeps.read(shipped.find("sweeps", file), settings, place.weights, words.seeds(seeds))
     limits = _retried(retry), max_parallel
     if where == "slurm":
-        _on_cluster(plan, place, Wish(asked, *limits, wait, yes), dry_run)
-    if asked or wait:
-        names = ", ".join(f"--{_FLAGS.get(name, name).replace('_', '-')}" for name in [*asked, *(["wait"] * wait)])
+        _on_cluster(plan, place, Wish(asked, *limits, wait, yes, snapshot), dry_run)
+    flags = [*asked, *(["wait"] * wait), *(["snapshot"] * snapshot)]
+    if flags:
+        names = ", ".join(f"--{_FLAGS.get(name, name).replace('_', '-')}" for name in flags)
         raise InputError(f"{names}: of a SLURM cluster; the {where} cluster has none: leave it out")
     say(_counts(plan, Store(results)))
     if not dry_run:
