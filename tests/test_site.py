@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests import fake_site
 from tests.conftest import Command
+from wsolbench import files
 from wsolbench.errors import InputError
 from wsolbench.place import Place
 from wsolbench.site import build, curve, trials
@@ -242,6 +243,20 @@ def test_an_empty_store_makes_a_site_that_says_how_to_fill_it(wsolbench: Command
     index = fake_site.said(tmp_path / "site" / "index.html")
     assert "No trial yet" in index
     assert "make sweep-drop-rate" in index
+
+
+def test_a_record_that_cannot_be_read_now_is_named(
+    trained: Trained, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(_path: Path, *_: object) -> bytes:
+        raise files.UnreadableError("record.json: stale file handle")
+
+    monkeypatch.setattr(files, "read", stale)
+    monkeypatch.setattr(Store, "attempts", lambda *_: [])
+    monkeypatch.setattr(Store, "spec", lambda *_: {})
+    page = trials.trial_page(store, trained[0].id, None)
+
+    assert (page.state, page.note) == ("unreadable", "record.json: stale file handle")
 
 
 def test_a_folder_without_a_record_is_told(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ class Site:
     @property
     def broken(self) -> list[TrialPage]:
         """Trials whose record cannot be read."""
-        return [page for page in self.pages if page.state == "broken"]
+        return [page for page in self.pages if page.state in {"broken", "unreadable"}]
 
     @property
     def missing(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from wsolbench import files
 from wsolbench.attempts import Attempt
 from wsolbench.metrics import ERRORS
 from wsolbench.site.curve import Curve, curve
@@ -100,7 +101,7 @@ def trial_page(store: Store, trial_id: str, protocol: str | None, classes: Seque
     """
     try:
         record, broken = store.record(trial_id) or {}, ""
-    except BrokenRecordError as error:
+    except (BrokenRecordError, files.UnreadableError) as error:
         record, broken = {}, str(error)
     spec = record.get("trial") or store.spec(trial_id)
     attempts = store.attempts(trial_id)
