@@ -68,6 +68,7 @@ type: $(VENV)/.ready-dev ## Check the types
 	$(BIN)/mypy
 
 bench: $(VENV)/.ready-dev ## Measure: ratios, side by side
+	$(BIN)/python benchmarks/store.py
 	$(BIN)/wsolbench overhead --measure --only vgg16/adl --pairs 15 --batch-size 4
 	$(if $(DATA),$(BIN)/python benchmarks/loader.py --data '$(DATA)')
 	$(BIN)/python benchmarks/evaluation.py

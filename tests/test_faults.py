@@ -140,7 +140,7 @@ def test_full_disk_is_named_and_the_trial_goes_on_when_there_is_room(tmp_path: P
     if "unshare:" in ended.stderr:
         pytest.skip(ended.stderr)
 
-    assert "run 1" in ended.stdout
+    assert "run 4" in ended.stdout  # the environment
     assert '"kind": "disk_full"' in ended.stdout
     assert "gc" in ended.stderr + ended.stdout
     assert "again 0" in ended.stdout
