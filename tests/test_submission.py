@@ -432,6 +432,18 @@ def test_a_failed_trial_is_submitted_again_only_if_wanted(fake: FakeSlurm, place
     assert len(submitted(place, TRIALS[:1], retry=("failed",)).jobs) == 1
 
 
+def test_a_broken_record_is_put_by_and_its_trial_submitted_only_if_wanted(place: Place) -> None:
+    record = planned(place, TRIALS[:1]).store.path(TRIALS[0].id, "record.json")
+    record.write_text("{}", encoding="utf-8")
+
+    untouched = submitted(place, TRIALS[:1])
+    again = submitted(place, TRIALS[:1], retry=("broken",))
+
+    assert (len(untouched.jobs), len(again.jobs)) == (0, 1)
+    assert record.with_name("record.json.corrupt-1").read_text(encoding="utf-8") == "{}"
+    assert standings(place, TRIALS[:1]) == {"queued": 1}
+
+
 def test_more_memory_is_asked_for_after_too_little(fake: FakeSlurm, place: Place) -> None:
     submitted(place, TRIALS[:1])
     fake.change("100", state="OUT_OF_MEMORY")

@@ -172,6 +172,10 @@ def submit(plan: Plan, most: int | None, stop: Callable[[], bool]) -> Outcome:
     for trial_id, standing in plan.standings.items():
         if standing.state == "silent" and standing.claim and "silent" in plan.retry:
             cancel({trial_id: standing})
+        if standing.state == "broken" and "broken" in plan.retry:
+            folder = plan.store.path(trial_id)
+            for path in (*folder.glob("record.json"), *folder.glob("scores/*.json")):
+                files.put_by(path, "corrupt")  # checkpoints stay: it is evaluated again
     return submission.submit(plan.store, plan.wanted(), plan.place, most, stop)
 
 
