@@ -37,7 +37,9 @@ def labels(table: Table) -> list[list[str]]:
     return [[" ".join(row.labels) for row in block] for block in table.blocks]
 
 
-@pytest.mark.parametrize("overrides", [{}, {"backbone": "vgg16"}, {"backbone": "mobilenet_v1", **CUB}, CUB], ids=str)
+@pytest.mark.parametrize(
+    "overrides", [{}, {"backbone": "vgg16"}, {"backbone": "mobilenet_v1", **CUB}, {**CUB, "weights": "none"}], ids=str
+)
 @pytest.mark.parametrize("name", TABLES)
 def test_every_row_of_a_table_is_filled_by_its_sweep(name: str, overrides: dict[str, Any]) -> None:
     (table,) = filled(name, **overrides)
