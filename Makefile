@@ -46,7 +46,7 @@ status: $(VENV)/.ready ## Say how far all trials are
 	$(BIN)/wsolbench status $(ARGS)
 
 test: $(VENV)/.ready-dev ## Run the tests
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 test-full: $(VENV)/.ready-dev ## Run the conformance suite on the full networks
 	$(BIN)/python -m pytest -q -m full $(ARGS)

@@ -18,6 +18,7 @@ from hypothesis import settings
 from tests import fake_data
 from wsolbench import backbones, cli, job, plugins, recipe
 from wsolbench.place import Place, cache_folder
+from wsolbench.store import Store
 from wsolbench.trial import Trial
 
 settings.register_profile("same every time", deadline=None, derandomize=True)
@@ -112,11 +113,12 @@ def place(tmp_path: Path, cub: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, cub: Path) -> tuple[Trial, Place, dict[str, Any]]:
+def trained(tmp_path_factory: pytest.TempPathFactory, cub: Path) -> Iterator[tuple[Trial, Place, dict[str, Any]]]:
     """A finished trial, where it is, and its record; to read only."""
     trial = recipe.complete(QUICK)
     place = Place(tmp_path_factory.mktemp("results"), data=cub)
-    return trial, place, job.run(trial, place)
+    yield trial, place, job.run(trial, place)
+    assert Store(place.results).ids() == [trial.id], "a test has run another trial in the folder that all share"
 
 
 @pytest.fixture

@@ -32,9 +32,11 @@ HOSTILE = "$x_1$ </td><script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
-def pair(trained: Trained) -> tuple[Seen, Seen, Place]:
+def pair(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, Seen, Place]:
     """A trial and its baseline of the same seed."""
-    trial, place, _ = trained
+    trial, shared, _ = trained
+    place = replace(shared, results=tmp_path_factory.mktemp("pair") / "results")
+    shutil.copytree(shared.results, place.results)
     bare = recipe.complete({**QUICK, "method": "cam"})
     job.run(bare, place)
     return gallery.of_trial(trial.id, place), gallery.of_trial(bare.id, place), place
