@@ -396,7 +396,7 @@ def test_process_that_is_not_waited_for_is_gone(kept: Store) -> None:
     child.wait()
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), DEAD])
+@pytest.mark.parametrize("pid", [os.getpid(), DEAD], ids=["this one", "none"])
 def test_processes_are_told_apart_without_proc_too(pid: int) -> None:
     assert (attempts._listed_start(pid) is None) == (attempts._process_start(pid) is None)
 
