@@ -71,6 +71,11 @@ bench: $(VENV)/.ready-dev ## Measure: ratios, side by side
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/wsolbench overhead --measure --only vgg16/adl --pairs 15 --batch-size 4
 	$(if $(DATA),$(BIN)/python benchmarks/loader.py --data '$(DATA)')
+	$(BIN)/python benchmarks/has_mask.py
+	$(BIN)/python benchmarks/training_step.py --backbone vgg16
+	$(BIN)/python benchmarks/training_step.py --backbone resnet50
+	$(BIN)/python benchmarks/training_step.py --backbone mobilenet_v1
+	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/masks.py
 	$(BIN)/python benchmarks/evaluation_pass.py --backbone resnet50

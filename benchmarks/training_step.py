@@ -65,10 +65,10 @@ def seconds(step: Callable[[], None], device: torch.device) -> float:
 
 
 def peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Multiply-accumulates a second of a large matrix product, the most of five."""
+    """Multiply-accumulates a second of a large matrix product, the most of twenty."""
     side = 2048 if device.type == "cpu" else 8192
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return side**3 / min(seconds(lambda: torch.mm(a, b), device) for _ in range(5))
+    return side**3 / min(seconds(lambda: torch.mm(a, b), device) for _ in range(20))
 
 
 def main() -> None:
