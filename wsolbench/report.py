@@ -97,9 +97,12 @@ def _quoting(sheet: Sheet, rows: Sequence[Row]) -> list[str]:
 def _repeats(sheet: Sheet, part: Part) -> Iterable[str]:
     """A note for each seed of a row that has records of different content, since only one can count."""
     for line, cell in sheet.filled[sheet.key(part)].values():
-        for seed, first in by_seed(cell).items():
-            ids = unique(str(record["id"]) for record in cell if record["seed"] == seed)
-            if any(record != first for record in cell if record["seed"] == seed):
+        together: dict[int, list[Record]] = {}
+        for record in cell:
+            together.setdefault(record["seed"], []).append(record)
+        for seed, (first, *others) in together.items():
+            if any(record != first for record in others):
+                ids = unique(str(record["id"]) for record in together[seed])
                 label = _label(sheet, part, line)
                 yield f"{label}: seed {seed} has several records ({', '.join(ids)}); {ids[0]} counts"
 

@@ -148,8 +148,15 @@ def meant(value: Any, record: Record) -> Any:
 def _varying(table: TableFile, cells: Sequence[Sequence[Record]]) -> list[str]:
     """Settings in which records of one row differ: those of the caption first, since others follow from them."""
     names = {name for cell in cells for record in cell for name in record} - NO_SETTINGS
-    varying = (name for name in names if any(len({_value(record, name) for record in cell}) > 1 for cell in cells))
+    varying = (name for name in names if not all(_alike(cell, name) for cell in cells))
     return sorted(varying, key=lambda name: (name not in table.caption, name))
+
+
+def _alike(cell: Sequence[Record], name: str) -> bool:
+    """Whether the records of a row are shown with one value of a field; most have the very same object."""
+    first = cell[0].get(name, NOT_GIVEN) if cell else None
+    others = (record for record in cell if record.get(name, NOT_GIVEN) is not first)
+    return all(_value(record, name) == _value(cell[0], name) for record in others)
 
 
 def _by_value(cell: Sequence[Record], name: str) -> dict[str, list[Record]] | None:
