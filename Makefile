@@ -71,11 +71,11 @@ bench: $(VENV)/.ready-dev ## Measure: ratios, side by side
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/wsolbench overhead --measure --only vgg16/adl --pairs 15 --batch-size 4
 	$(if $(DATA),$(BIN)/python benchmarks/loader.py --data '$(DATA)')
-	$(BIN)/python benchmarks/has_mask.py
-	$(BIN)/python benchmarks/training_step.py --backbone vgg16
-	$(BIN)/python benchmarks/training_step.py --backbone resnet50
-	$(BIN)/python benchmarks/training_step.py --backbone mobilenet_v1
-	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/has_mask.py --method has
+	$(BIN)/python benchmarks/training_step.py dataset=cub backbone=vgg16 method=cam
+	$(BIN)/python benchmarks/training_step.py dataset=cub backbone=resnet50 method=cam
+	$(BIN)/python benchmarks/training_step.py dataset=cub backbone=mobilenet_v1 method=cam
+	$(BIN)/python benchmarks/sweep.py dataset=shapes backbone=tiny method=adl epochs=1 lr_steps=[]
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/masks.py
 	$(BIN)/python benchmarks/evaluation_pass.py --backbone resnet50

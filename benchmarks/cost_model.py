@@ -8,7 +8,7 @@ multiply-accumulates, in units of 2 TFLOP, as of this one's, which is measured i
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
 from statistics import median
 
@@ -57,17 +57,10 @@ def table3(dataset: str) -> list[Trial]:
 
 def measured(trial: Trial, batch: int, steps: int, device: torch.device) -> tuple[float, float]:
     """Seconds and multiply-accumulates of a training step, for one image."""
-    step = ours(trial.backbone, trial.method, "bf16", batch, device)
+    step = ours(replace(trial, precision="bf16"), batch, device)
     step()
     taken = median(seconds(step, device) for _ in range(steps)) / batch
-    line = overhead.Line(
-        labels=(trial.backbone, trial.method),
-        backbone=trial.backbone,
-        method=trial.method,
-        backbone_options=dict(trial.backbone_options),
-        method_options=dict(trial.method_options),
-    )
-    return taken, 3.0 * overhead.overhead(line, IMAGES[trial.dataset][2], trial.image_size).macs
+    return taken, 3.0 * overhead.overhead(overhead.line_of(trial), IMAGES[trial.dataset][2], trial.image_size).macs
 
 
 def main() -> None:

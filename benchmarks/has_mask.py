@@ -1,6 +1,6 @@
 """Compare hiding patches with the recipe of the field, a Python loop over the grid of every image; side by side.
 
-    python benchmarks/has_mask.py --batch 8 --pairs 9
+    python benchmarks/has_mask.py --method has --batch 8 --pairs 9
 
 The recipe walks over the grid of a copied image and fills the patches it draws, one by one, at a grid drawn for
 each image; with patches of 4 pixels that is 3,136 fills an image. Ours is one mask for the batch, times the images.
@@ -40,13 +40,14 @@ def seconds(hide: Callable[[], object]) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", required=True, help="that hides patches")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=9)
     asked = parser.parse_args()
     torch.manual_seed(0)
     images = torch.randn(asked.batch, 3, SIDE, SIDE)
     targets = torch.eye(asked.batch)
-    method = plugins.make(methods, "has", {"patch": PATCH})
+    method = plugins.make(methods, asked.method, {"patch": PATCH})
     method.augment(images, targets)
     ratios = [
         seconds(lambda: recipe(images)) / seconds(lambda: method.augment(images, targets)) for _ in range(asked.pairs)

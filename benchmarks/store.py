@@ -41,9 +41,10 @@ PLAN = """
 import sys, time
 from pathlib import Path
 from wsolbench import sweep
-sweep.read(Path(sys.argv[2]), {})  # imports the plug-ins
+path = Path(sys.argv[1])
+each = len(sweep.read(path, {}, seeds=[0]).trials)  # imports the plug-ins
 started = time.perf_counter(), time.process_time()
-count = len(sweep.read(Path(sys.argv[1]), {}).trials)
+count = len(sweep.read(path, {}, seeds=range(max(1, int(sys.argv[2]) // each))).trials)
 print(count, time.perf_counter() - started[0], time.process_time() - started[1])
 """
 
@@ -102,13 +103,9 @@ def compared(folder: Path, turns: int) -> None:
         print(f"  {name:18} {clock:8.3f} s  {processor:8.3f} s of the processor  {naive / clock:6.1f}x")
 
 
-def planned(folder: Path, count: int) -> None:
-    """Print what planning a grid of so many trials takes beyond imports."""
-    path = folder / "plan.yaml"
-    seeds = ", ".join(map(str, range(max(1, count // 20))))
-    grid = f"{{seed: [{seeds}], drop_rate: [0.0, 0.25, 0.5, 0.75, 1.0], gamma: [0.6, 0.7, 0.8, 0.9]}}"
-    path.write_text(f"base: {{dataset: shapes, backbone: tiny, method: adl}}\ngrid: {grid}\n", encoding="utf-8")
-    words = [sys.executable, "-c", PLAN, path, ROOT / "sweeps" / "drop-rate.yaml"]
+def planned(count: int) -> None:
+    """Print what planning the sweep of Table 1 takes beyond imports, with seeds for about so many trials."""
+    words = [sys.executable, "-c", PLAN, ROOT / "sweeps" / "drop-rate.yaml", str(count)]
     out = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
     print(f"  plan {out[0]:13} {float(out[1]):8.3f} s  {float(out[2]):8.3f} s of the processor, beyond imports")
 
@@ -124,7 +121,7 @@ def main() -> None:
             generate(Path(folder) / "results", count)
             print(f"{count} records")
             compared(Path(folder) / "results", asked.turns)
-            planned(Path(folder), count)
+            planned(count)
 
 
 if __name__ == "__main__":

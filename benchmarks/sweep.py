@@ -1,8 +1,8 @@
 """Compare a sweep's local workers with a fresh process for each trial; both keep all cores busy, side by side.
 
-    python benchmarks/sweep.py --trials 60 --pairs 1
+    python benchmarks/sweep.py dataset=shapes backbone=tiny method=adl epochs=1 lr_steps=[] --trials 60 --pairs 1
 
-The trials train one epoch on the embedded data. One arm starts `wsolbench run` for each, as many at a time as there are
+The trials differ by their seeds. One arm starts `wsolbench run` for each, as many at a time as there are
 cores; the other is one `wsolbench sweep`, with its own start. The results must be equal. What a start alone takes, a
 process that imports everything and ends, is printed beside.
 """
@@ -15,12 +15,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from wsolbench.store import Store
 
-SETTINGS = {"dataset": "shapes", "backbone": "tiny", "method": "adl", "epochs": 1, "lr_steps": []}
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -29,9 +29,8 @@ def call(*words: object) -> None:
     subprocess.run([sys.executable, *map(str, words)], check=True, capture_output=True)
 
 
-def fresh(results: Path, trials: int) -> None:
+def fresh(results: Path, settings: list[str], trials: int) -> None:
     """Each trial in a process of its own."""
-    settings = [f"{key}={value}" for key, value in SETTINGS.items()]
 
     def one(seed: int) -> None:
         call("-m", "wsolbench", "run", *settings, f"seed={seed}", "--results", results)
@@ -40,18 +39,18 @@ def fresh(results: Path, trials: int) -> None:
         list(threads.map(one, range(trials)))
 
 
-def packed(results: Path, trials: int) -> None:
+def packed(results: Path, settings: list[str], trials: int) -> None:
     """All trials as one sweep."""
     file = results.with_suffix(".yaml")
-    base = ", ".join(f"{key}: {value}" for key, value in SETTINGS.items())
+    base = ", ".join(each.replace("=", ": ", 1) for each in settings)
     file.write_text(f"base: {{{base}}}\ngrid: {{seed: {list(range(trials))}}}\n", encoding="utf-8")
     call("-m", "wsolbench", "sweep", file, "--results", results)
 
 
-def seconds(arm: Callable[[Path, int], None], results: Path, trials: int) -> float:
+def seconds(arm: Callable[[], None]) -> float:
     """How long an arm takes."""
     start = time.perf_counter()
-    arm(results, trials)
+    arm()
     return time.perf_counter() - start
 
 
@@ -63,21 +62,23 @@ def digests(results: Path) -> list[str]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help="of every trial")
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--pairs", type=int, default=1)
     asked = parser.parse_args()
     ratios, equal = [], True
     with tempfile.TemporaryDirectory() as folder:
-        packed(Path(folder, "first"), 1)  # draws the images, compiles
+        packed(Path(folder, "first"), asked.settings, 1)  # draws the images, compiles
         for pair in range(asked.pairs):
             places = Path(folder, f"fresh{pair}"), Path(folder, f"packed{pair}")
-            taken = [seconds(arm, place, asked.trials) for arm, place in zip((fresh, packed), places, strict=True)]
+            pairs = zip((fresh, packed), places, strict=True)
+            taken = [seconds(partial(arm, place, asked.settings, asked.trials)) for arm, place in pairs]
             ratios.append(taken[0] / taken[1])
             equal &= digests(places[0]) == digests(places[1]) and len(digests(places[0])) == asked.trials
     start = time.perf_counter()
     call("-c", "import wsolbench.job")
     alone = time.perf_counter() - start
-    print(f"{asked.trials} one-epoch trials on {CORES} cores; equal weights: {equal}")
+    print(f"{asked.trials} trials of {' '.join(asked.settings)} on {CORES} cores; equal weights: {equal}")
     print(f"sweep: {median(ratios):.2f}x (median of {asked.pairs} pairs; {min(ratios):.2f} to {max(ratios):.2f})")
     print(f"  a start alone, over a trial of the sweep: {alone / (taken[1] * CORES / asked.trials):.2f}")
 

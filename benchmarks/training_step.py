@@ -1,6 +1,6 @@
 """Compare a training step with a plain loop: fp32, contiguous, as the released codes of the field write it.
 
-    python benchmarks/training_step.py --backbone vgg16 --pairs 5
+    python benchmarks/training_step.py dataset=cub backbone=vgg16 method=cam --pairs 5
 
 The plain loop clears the gradients, adds up cross entropy, steps an SGD that is not fused, and reads the loss off after
 every step. Ours is the harness's own Trainer with channels last, in fp32 and in bf16. Beside each: images a second and
@@ -15,18 +15,24 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
-from wsolbench import backbones, loop, methods, overhead, plugins, recipe
+from wsolbench import backbones, loop, methods, overhead, plugins, recipe, words
 from wsolbench.loop import Trainer
 from wsolbench.measure import noise, settle
-from wsolbench.method import build
+from wsolbench.method import Net, build
+from wsolbench.trial import Trial
 
 CLASSES = 200
 
 
-def plain(backbone: str, method: str, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+def network(trial: Trial) -> Net:
+    """That of a trial, of random weights."""
+    method = plugins.make(methods, trial.method, trial.method_options)
+    return build(method, plugins.make(backbones, trial.backbone, trial.backbone_options).build(), CLASSES)
+
+
+def plain(trial: Trial, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
     """A step of the plain loop."""
-    made = plugins.make(methods, method, {})
-    net = build(made, plugins.make(backbones, backbone, {}).build(), CLASSES).to(images.device).train()
+    net = network(trial).to(images.device).train()
     groups = [{"params": list(found), "lr": 1e-3} for found in (net.pretrained_parameters(), net.new_parameters())]
     sgd = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4, nesterov=True, fused=False, foreach=False)
 
@@ -40,13 +46,11 @@ def plain(backbone: str, method: str, images: torch.Tensor, labels: torch.Tensor
     return step
 
 
-def ours(backbone: str, method: str, precision: str, batch: int, device: torch.device) -> Callable[[], None]:
+def ours(trial: Trial, batch: int, device: torch.device) -> Callable[[], None]:
     """A step of the harness."""
-    trial = recipe.complete({"dataset": "cub", "backbone": backbone, "method": method, "precision": precision})
-    made = plugins.make(methods, method, trial.method_options)
-    net = build(made, plugins.make(backbones, backbone, trial.backbone_options).build(), CLASSES)
-    net.to(device).to(memory_format=torch.channels_last).train()
-    trainer = Trainer(net, made, loop.optimizer(net, trial), device, precision)
+    net = network(trial).to(device).to(memory_format=torch.channels_last).train()
+    method = plugins.make(methods, trial.method, trial.method_options)
+    trainer = Trainer(net, method, loop.optimizer(net, trial), device, trial.precision)
     made_up = noise(batch, trial.image_size, CLASSES)
 
     def step() -> None:
@@ -55,7 +59,7 @@ def ours(backbone: str, method: str, precision: str, batch: int, device: torch.d
     return step
 
 
-def seconds(step: Callable[[], None], device: torch.device) -> float:
+def seconds(step: Callable[[], object], device: torch.device) -> float:
     """How long a step takes."""
     start = time.perf_counter()
     step()
@@ -74,23 +78,24 @@ def peak(dtype: torch.dtype, device: torch.device) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="vgg16")
-    parser.add_argument("--method", default="cam")
+    parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help="of the trial")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     asked = parser.parse_args()
     device = settle(asked.device)
-    batch = noise(asked.batch, 224, CLASSES)
+    trials = {name: recipe.complete({**words.values(asked.settings), "precision": name}) for name in ("fp32", "bf16")}
+    trial = trials["fp32"]
+    batch = noise(asked.batch, trial.image_size, CLASSES)
     sides = {
-        "plain": plain(asked.backbone, asked.method, batch.images.contiguous().to(device), batch.labels.to(device)),
-        "fp32": ours(asked.backbone, asked.method, "fp32", asked.batch, device),
-        "bf16": ours(asked.backbone, asked.method, "bf16", asked.batch, device),
+        "plain": plain(trial, batch.images.contiguous().to(device), batch.labels.to(device)),
+        **{name: ours(each, asked.batch, device) for name, each in trials.items()},
     }
     turns = [{name: seconds(step, device) for name, step in sides.items()} for _ in range(asked.pairs + 1)][1:]
-    line = overhead.Line(labels=(asked.backbone, asked.method), backbone=asked.backbone, method=asked.method)
-    macs = 3 * overhead.overhead(line, CLASSES, 224).macs * asked.batch  # forward, and twice as much backward
-    print(f"{asked.backbone}, {asked.method}, batch {asked.batch}, 224 px, {device}, {torch.get_num_threads()} threads")
+    cost = overhead.overhead(overhead.line_of(trial), CLASSES, trial.image_size)
+    macs = 3 * cost.macs * asked.batch  # forward, and twice as much backward
+    where = f"{trial.image_size} px, {device}, {torch.get_num_threads()} threads"
+    print(f"{trial.backbone}, {trial.method}, batch {asked.batch}, {where}")
     for name, dtype in (("plain", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)):
         ratios = [turn["plain"] / turn[name] for turn in turns]
         taken = median(turn[name] for turn in turns)

@@ -94,6 +94,8 @@ def parsed(path: Path) -> ast.Module:
 
 core_files = sorted(path for path in CORE.rglob("*.py") if path.name != "__init__.py" or path.parent != CORE)
 adapter_files = sorted(ADAPTERS.glob("*.py"))
+benchmark_files = sorted((CORE.parent / "benchmarks").glob("*.py"))
+every_file = [*core_files, *adapter_files, *benchmark_files]
 
 
 @pytest.mark.parametrize("path", core_files, ids=module_name)
@@ -115,7 +117,7 @@ def test_a_method_knows_only_the_interface(path: Path) -> None:
     assert known <= INTERFACE, f"{path.name} imports wsolbench.{', '.join(sorted(known - INTERFACE))}"
 
 
-@pytest.mark.parametrize("path", core_files + adapter_files, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", every_file, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_no_file_names_a_method_or_backbone_but_its_own(path: Path) -> None:
     named = set(plugins.names(methods)) | set(plugins.names(backbones))
     strings = {n.value for n in ast.walk(parsed(path)) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
@@ -124,7 +126,7 @@ def test_no_file_names_a_method_or_backbone_but_its_own(path: Path) -> None:
     assert not others, f"{path.name} has the names {', '.join(sorted(others))} as strings"
 
 
-@pytest.mark.parametrize("path", core_files + adapter_files, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", every_file, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_methods_are_imported_only_through_wsolbench(path: Path) -> None:
     for node in ast.walk(parsed(path)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -135,7 +137,7 @@ def test_methods_are_imported_only_through_wsolbench(path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("path", core_files + adapter_files, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", every_file, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_no_function_is_long(path: Path) -> None:
     functions = [n for n in ast.walk(parsed(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     long = [n.name for n in functions if (n.end_lineno or 0) - n.lineno + 1 > LONGEST]

@@ -503,15 +503,8 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def _counted(trial: Trial, num_classes: int) -> dict[str, float]:
     """What the network costs over plain CAM; empty for a method that looks at values, of which nothing is counted."""
-    line = overhead.Line(
-        labels=(trial.backbone, trial.method),
-        backbone=trial.backbone,
-        method=trial.method,
-        backbone_options=dict(trial.backbone_options),
-        method_options=dict(trial.method_options),
-    )
     try:
-        found = overhead.overhead(line, num_classes, trial.image_size)
+        found = overhead.overhead(overhead.line_of(trial), num_classes, trial.image_size)
     except RuntimeError:
         return {}
     return {name: getattr(found, name) for name in COUNTED}

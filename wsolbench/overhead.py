@@ -233,6 +233,17 @@ def _placing(document: Document, row: Keys, problems: list[str]) -> Iterator[Non
             problems.append(f"{document.where(*place)}: {problem}")
 
 
+def line_of(trial: Trial) -> Line:
+    """The network of a trial."""
+    return Line(
+        labels=(trial.backbone, trial.method),
+        backbone=trial.backbone,
+        method=trial.method,
+        backbone_options=dict(trial.backbone_options),
+        method_options=dict(trial.method_options),
+    )
+
+
 def overhead(line: Line, num_classes: int, side: int) -> Overhead:
     """The cost of a network beside that of plain CAM, for images of `side` x `side` pixels."""
     method, network = _made(line)
