@@ -463,36 +463,37 @@ def test_disk_without_a_byte_left_is_told_in_the_room_that_was_kept(cub: Path, t
     assert (ended["kind"], ended["errno"], ended["epochs"]) == ("disk_full", "ENOSPC", 3)
 
 
-def test_diverged_trial_dumps_the_images_of_its_batch(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = method_folder(tmp_path / "methods", nan=NAN_METHOD)
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
-    trial = trial_of(method="nan")
+@pytest.fixture
+def failed(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """Trains a method with this code, which must fail; how its attempt says that it ended."""
 
-    assert worker.work(trial.spec(), place, Order()) == 1
+    def train(code: str) -> dict[str, Any]:
+        folder = method_folder(tmp_path / "methods", failing=code)
+        monkeypatch.delitem(sys.modules, f"{methods.__name__}.failing", raising=False)  # another test's
+        monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
+        trial = trial_of(method="failing")
+        assert worker.work(trial.spec(), place, Order()) == 1
+        found = newest(trial, place)
+        assert found is not None
+        return found.exit()
 
-    found = newest(trial, place)
-    assert found is not None
-    assert (found.exit()["kind"], len(found.exit()["batch"]), found.exit()["epoch"]) == ("diverged", 2, 0)
+    return train
+
+
+def test_diverged_trial_dumps_the_images_of_its_batch(failed: Callable[[str], dict[str, Any]]) -> None:
+    ended = failed(NAN_METHOD)
+
+    assert (ended["kind"], len(ended["batch"]), ended["epoch"]) == ("diverged", 2, 0)
 
 
 @pytest.mark.parametrize(
     "raised", ["torch.OutOfMemoryError('no')", 'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried")']
 )
 def test_memory_that_does_not_suffice_is_told_with_its_batch(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: str
+    failed: Callable[[str], dict[str, Any]], raised: str
 ) -> None:
-    greedy = NAN_METHOD.replace("self.steps += 1", f"raise {raised}")
-    folder = method_folder(tmp_path / "methods", greedy=greedy)
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
-    trial = trial_of(method="greedy")
+    ended = failed(NAN_METHOD.replace("self.steps += 1", f"raise {raised}"))
 
-    assert worker.work(trial.spec(), place, Order()) == 1
-
-    found = newest(trial, place)
-    assert found is not None
-    ended = found.exit()
     assert (ended["kind"], ended["batch_size"], ended["image_size"], ended["device"]) == ("oom", 2, 32, "cpu")
     assert ended["peak_mib"] > 50
     assert "more memory" in ended["hint"]

@@ -83,13 +83,7 @@ def inspect(trial_id: str, image: Path, place: Place) -> Inspection:
         InputError: no trial or several begin with `trial_id`, or it is not finished, or has no checkpoint left;
             its layers have no maps; the image cannot be read.
     """
-    problems: list[str] = []
-    with collecting(problems):
-        record = finished(Store(place.results), trial_id)
-    with collecting(problems):
-        pixels = read_image(image)
-    if problems:
-        raise InputError(*problems)
+    record, pixels = opened(trial_id, image, place)
     trial = from_spec(record["trial"])
     geometry = protocols.protocol(place.protocol or record["protocol"]).geometry
     seen = window(geometry, np.array(pixels.shape[1::-1]), trial.image_size).pixels(pixels)
@@ -100,6 +94,18 @@ def inspect(trial_id: str, image: Path, place: Place) -> Inspection:
     if not found:
         raise InputError(f"trial {trial.id} has no map to show: its method, {trial.method}, inserts no layer that has")
     return Inspection(trial, seen, found)
+
+
+def opened(trial_id: str, image: Path, place: Place) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """The record of a finished trial and the pixels of an image file; raises the `InputError` of both."""
+    problems: list[str] = []
+    with collecting(problems):
+        record = finished(Store(place.results), trial_id)
+    with collecting(problems):
+        pixels = read_image(image)
+    if problems:
+        raise InputError(*problems)
+    return record, pixels
 
 
 def finished(store: Store, trial_id: str) -> dict[str, Any]:

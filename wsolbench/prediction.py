@@ -13,18 +13,16 @@ from PIL import Image, ImageDraw
 from tabulate import tabulate
 
 from wsolbench import extract, job, loop, protocols, scoremaps
-from wsolbench.annotations import read_image
 from wsolbench.batches import Batch, normalise
 from wsolbench.boxes import boxes_at_thresholds
-from wsolbench.errors import InputError, collecting, nearest
+from wsolbench.errors import InputError, nearest
 from wsolbench.gallery import PREDICTED, overlaid
 from wsolbench.geometry import Window, window
-from wsolbench.inspection import finished
+from wsolbench.inspection import opened
 from wsolbench.method import Net
 from wsolbench.metrics import threshold_grid
 from wsolbench.place import Place
 from wsolbench.protocols import Geometry, Protocol
-from wsolbench.store import Store
 from wsolbench.trial import Trial, from_spec
 
 SHOWN = 5  # classes, the likeliest first
@@ -94,13 +92,7 @@ def predict(trial_id: str, image: Path, place: Place, label: str | None = None) 
     Raises:
         InputError: there is no such finished trial, class, image, or no threshold of the place's protocol.
     """
-    problems: list[str] = []
-    with collecting(problems):
-        record = finished(Store(place.results), trial_id)
-    with collecting(problems):
-        pixels = read_image(image)
-    if problems:
-        raise InputError(*problems)
+    record, pixels = opened(trial_id, image, place)
     trial = from_spec(record["trial"])
     name, thresholds = place.protocol or record["protocol"], known_thresholds(record)
     if name not in thresholds:

@@ -1,4 +1,4 @@
-"""`predict` and `export`: a trained network on anybody's images, here and elsewhere."""
+"""`predict`, `inspect` and `export`: a trained network on anybody's images, here and elsewhere."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 from wsolbench import files, words
 from wsolbench.console import FAILED, Json, Results, app, refuse_others, say
 from wsolbench.errors import InputError
+from wsolbench.place import Place
 
 _KEYS = ("data", "weights", "device", "protocol")
 _Place = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help=", ".join(_KEYS), show_default=False)]
@@ -28,20 +29,36 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify an image and locate the object, by the box of every protocol; draws score map and box over the image."""
-    refuse_others(pairs, _KEYS)
-    _refuse_suffix(out, ".png")
-    _, place = words.asked(pairs, results)
+    place = _place(pairs, results, out, ".png")
     from wsolbench import prediction  # noqa: PLC0415  imports torch
 
     found = prediction.predict(trial, image, place, label)
-    target = out or Path(f"{found.trial.id}_{image.stem}.png")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    files.write(target, prediction.picture(found))
+    target = _drawn(out or Path(f"{found.trial.id}_{image.stem}.png"), prediction.picture(found))
     if as_json:
         print(json.dumps({"image": str(image), "picture": str(target), **found.data()}))
     else:
         print(prediction.table(found))
-    say(f"written: {target}")
+
+
+@app.command()
+def inspect(
+    trial: Annotated[str, typer.Argument(help="a finished trial's id, or how it begins")],
+    image: Annotated[Path, typer.Option(help="file of the image")],
+    pairs: _Place = None,
+    out: Annotated[Path | None, typer.Option(help="where the picture goes, a .png; by default here")] = None,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Draw what the method's layers make of an image: attention, importance map and drop mask at each point."""
+    place = _place(pairs, results, out, ".png")
+    from wsolbench import inspection  # noqa: PLC0415  imports torch
+
+    found = inspection.inspect(trial, image, place)
+    target = _drawn(out or Path(f"{found.trial.id}_{image.stem}.png"), inspection.picture(found))
+    if as_json:
+        print(json.dumps({"id": found.trial.id, "image": str(image), "picture": str(target), "maps": [*found.rows()]}))
+    else:
+        print(inspection.table(found))
 
 
 @app.command()
@@ -53,9 +70,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a trained network as ONNX: images and labels in, logits and score maps out; checked with onnxruntime."""
-    refuse_others(pairs, _KEYS)
-    _refuse_suffix(out, ".onnx")
-    _, place = words.asked(pairs, results)
+    place = _place(pairs, results, out, ".onnx")
     from wsolbench import export as exporting  # noqa: PLC0415  imports torch
 
     try:
@@ -74,6 +89,17 @@ def export(
             print(f"{name:12} differs from torch by {difference:.1e} of its largest value")
 
 
-def _refuse_suffix(out: Path | None, suffix: str) -> None:
+def _drawn(target: Path, picture: bytes) -> Path:
+    """Where the picture has been written."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.write(target, picture)
+    say(f"written: {target}")
+    return target
+
+
+def _place(pairs: list[str] | None, results: Path, out: Path | None, suffix: str) -> Place:
+    """Where a trial's network is to run, once nothing else is asked for and the file to write is of its kind."""
+    refuse_others(pairs, _KEYS)
     if out is not None and (out.suffix != suffix or out.is_dir()):
         raise InputError(f"--out must be a {suffix} file, not {str(out)!r}")
+    return words.asked(pairs, results)[1]

@@ -34,10 +34,17 @@ def fragment(table: Table, link: Link = lambda _: None, *, sortable: bool = Fals
 
 @cache
 def _environment() -> "Environment":
+    made = environment("wsolbench.formats")
+    made.globals |= {"groups": _groups, "seeds_of": seeds_of, "SPREAD": SPREAD}
+    return made
+
+
+def environment(package: str) -> "Environment":
+    """What renders the templates of a package: every text is escaped, and an unknown name is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  it costs every command 50 ms
 
-    made = Environment(
-        loader=PackageLoader("wsolbench.formats", "."),
+    return Environment(
+        loader=PackageLoader(package, "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -45,8 +52,6 @@ def _environment() -> "Environment":
         undefined=StrictUndefined,
         finalize=lambda value: legible(value) if type(value) is str else value,
     )
-    made.globals |= {"groups": _groups, "seeds_of": seeds_of, "SPREAD": SPREAD}
-    return made
 
 
 def _groups(headings: tuple[Heading, ...]) -> list[tuple[str, int]]:

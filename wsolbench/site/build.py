@@ -25,7 +25,7 @@ from wsolbench.selection import fits
 from wsolbench.site.curve import HEIGHT, WIDTH
 from wsolbench.site.trials import TrialPage, trial_page
 from wsolbench.store import Store
-from wsolbench.table import MISSING, Report, legible, unique
+from wsolbench.table import MISSING, Report, unique
 from wsolbench.trial import flat
 
 if TYPE_CHECKING:
@@ -311,17 +311,7 @@ def _page(name: str, site: Site, **known: Any) -> str:
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  it costs every command 50 ms
-
-    made = Environment(
-        loader=PackageLoader("wsolbench.site", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: legible(value) if type(value) is str else value,
-    )
+    made = html.environment("wsolbench.site")
     script, style = ((_HERE / name).read_text(encoding="utf-8") for name in ("script.js", "style.css"))
     hashes = {"script_hash": _hash(script), "style_hash": _hash(style)}
     sizes = {"width": WIDTH, "height": HEIGHT, "size": gallery.CARD}
