@@ -70,6 +70,18 @@ def test_a_seed_of_one_side_is_told_and_left_out() -> None:
     assert alone == ["'method=adl', seed 7: no partner, the other side has no such seed"]
 
 
+def test_a_trial_that_diverged_is_told_and_left_out() -> None:
+    lost = {key: value for key, value in record("cam", 2, 0).items() if not key.startswith("top1")}
+
+    made, alone = compared([*THREE[:5], {**lost, "diverged": True}])
+
+    assert made.tables[0].rows[0].cells[2].n == 2
+    assert alone == [
+        "'method=adl', seed 2: no partner, the other side has no such seed",
+        "'method=cam', seed 2: diverged, trial cam2",
+    ]
+
+
 def test_trials_that_differ_in_another_setting_do_not_pair() -> None:
     with pytest.raises(InputError) as refused:
         compared([r if r["method"] == "adl" else {**r, "lr": 0.01} for r in THREE])

@@ -202,6 +202,18 @@ def test_a_value_that_lacks_a_seed_is_missing_and_the_caption_says_how_many_ther
     assert "over 3 seeds" in only(RATES, MASKED + BARE).caption
 
 
+def test_a_trial_that_diverged_is_named_and_neither_drawn_nor_missing() -> None:
+    lost = {key: value for key, value in record("masked", 0, 0, 0, rate=1.0).items() if key in {"id", "rate", "method"}}
+    gone = {**lost, "seed": 2, "dataset": "birds", "stages": STAGES, "diverged": True}
+
+    sheet = only(RATES, [*MASKED[:8], gone, *BARE])
+
+    assert sheet.missing == ()
+    assert sheet.caption.endswith(f"Not shown, as diverged: {gone['id']}.")
+    assert len(sheet.lines[0].records) == 8
+    assert only(RATES, [*MASKED[:8], *BARE]).missing == ("rate 1 of seed 2",)
+
+
 # Two metrics, and thresholds
 
 

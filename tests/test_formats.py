@@ -19,7 +19,7 @@ HEADINGS = (Heading("Loc", "birds"), Heading("Clas", "birds"), Heading("Change",
 
 
 def example(name: str = "birds & co", label: str = "75") -> Table:
-    """Ties, a row without layer, missing and quoted numbers, a difference of nearly nothing."""
+    """Ties, a row without layer, missing, quoted and diverged numbers, a difference of nearly nothing."""
     tied = Cell(50.0, 2.0, 3, ("a1", "a2", "a3"), ("bold",))
     return Table(
         name=name,
@@ -34,6 +34,7 @@ def example(name: str = "birds & co", label: str = "75") -> Table:
                     (tied, Cell(61.004, 1.0, 3, ("a1", "a2", "a3")), Cell(1.25, n=3, significant=True)),
                 ),
                 Row(("0",), (0, 1, 2), (tied, Cell(text="N/A"), Cell(-0.01, n=3))),
+                Row(("-1",), (0, 1), (Cell(4.0, 1.0, 2, diverged=1), Cell(text="div.", diverged=3), Cell(0.5, n=2))),
             ),
             (Row(("N/A",), (), (Cell(52.36, marks=("bold", "underline"), quoted=True), Cell(text="-"), Cell())),),
         ),
@@ -55,20 +56,23 @@ GOLDEN_HTML = """\
 <span class="underline">best of all</span>.</span>
 </caption>
 <thead>
-<tr><td></td><th scope="colgroup" colspan="2">birds</th><th scope="colgroup" colspan="1">flowers</th></tr>
+<tr><td></td><th scope="colgroup" colspan="2">birds</th><th scope="colgroup" colspan="1">flowers</th><td></td></tr>
 <tr><th scope="col">Rate (%)</th><th scope="col" class="number">Loc</th><th scope="col" class="number">Clas</th>\
-<th scope="col" class="number">Change</th></tr>
+<th scope="col" class="number">Change</th><th scope="col" class="number">n</th></tr>
 </thead>
 <tbody>
 <tr><th scope="row">75</th><td class="number" data-v="50.0"><span class="bold">50.00\
 <span class="sd"> ± 2.00</span></span></td><td class="number" data-v="61.004">61.00<span class="sd"> ± 1.00</span></td>\
-<td class="number" data-v="1.25">+1.2<sup>†</sup></td></tr>
+<td class="number" data-v="1.25">+1.2<sup>†</sup></td><td class="number" data-v="3">3</td></tr>
 <tr><th scope="row">0</th><td class="number" data-v="50.0"><span class="bold">50.00\
-<span class="sd"> ± 2.00</span></span></td><td class="number">N/A</td><td class="number" data-v="-0.01">+0.0</td></tr>
+<span class="sd"> ± 2.00</span></span></td><td class="number">N/A</td>\
+<td class="number" data-v="-0.01">+0.0</td><td class="number" data-v="3">3</td></tr>
+<tr><th scope="row">-1</th><td class="number" data-v="4.0">4.00<span class="sd"> ± 1.00</span><sup>‡</sup></td>\
+<td class="number">div.</td><td class="number" data-v="0.5">+0.5</td><td class="number" data-v="2">2</td></tr>
 </tbody>
 <tbody>
 <tr><th scope="row">N/A</th><td class="number" data-v="52.36"><span class="bold underline">52.36\
-<sup>*</sup></span></td><td class="number">-</td><td class="number">—</td></tr>
+<sup>*</sup></span></td><td class="number">-</td><td class="number">—</td><td class="number" data-v="0">0</td></tr>
 </tbody>
 </table>
 <p class="note">N/A: no layer.</p>
@@ -116,12 +120,13 @@ GOLDEN_MARKDOWN = """\
 
 In %. Marked: **best of a block**, <ins>best of all</ins>.
 
-|   Rate (%) |          birds: Loc |   birds: Clas |   flowers: Change |
-|-----------:|--------------------:|--------------:|------------------:|
-|         75 |    **50.00 ± 2.00** |  61.00 ± 1.00 |             +1.2† |
-|          0 |    **50.00 ± 2.00** |           N/A |              +0.0 |
-|            |                     |               |                   |
-|        N/A | <ins>**52.36\\***</ins> |             - |                 — |
+|   Rate (%) |          birds: Loc |   birds: Clas |   flowers: Change |   n |
+|-----------:|--------------------:|--------------:|------------------:|----:|
+|         75 |    **50.00 ± 2.00** |  61.00 ± 1.00 |             +1.2† |   3 |
+|          0 |    **50.00 ± 2.00** |           N/A |              +0.0 |   3 |
+|         -1 |        4.00 ± 1.00‡ |          div. |              +0.5 |   2 |
+|            |                     |               |                   |     |
+|        N/A | <ins>**52.36\\***</ins> |             - |                 — |   0 |
 
 N/A: no layer.
 
@@ -150,18 +155,19 @@ GOLDEN_TEX = r"""% needs \usepackage{booktabs,siunitx}
 \centering
 \caption{Masks. In \%. Marked: \textbf{best of a block}, \underline{best of all}.}
 \sisetup{separate-uncertainty=true,retain-explicit-plus=true,group-digits=none,detect-all,mode=text}
-\begin{tabular}{@{}l S[table-format=2.2(3),table-space-text-post={\textsuperscript{*}}] S[table-format=2.2(3)] """
-GOLDEN_TEX += r"""S[table-format=+1.1,table-space-text-post={\textsuperscript{\dag}}]@{}}
+\begin{tabular}{@{}l S[table-format=2.2(3),table-space-text-post={\textsuperscript{\ddag}}] S[table-format=2.2(3)] """
+GOLDEN_TEX += r"""S[table-format=+1.1,table-space-text-post={\textsuperscript{\dag}}] r@{}}
 \toprule
- & \multicolumn{2}{c}{birds} & \multicolumn{1}{c}{flowers} \\
+ & \multicolumn{2}{c}{birds} & \multicolumn{1}{c}{flowers} &  \\
 \cmidrule(lr){2-3}
 \cmidrule(lr){4-4}
-Rate (\%) & {Loc} & {Clas} & {Change} \\
+Rate (\%) & {Loc} & {Clas} & {Change} & {$n$} \\
 \midrule
-75 & \bfseries 50.00 +- 2.00 & 61.00 +- 1.00 & +1.2{\textsuperscript{\dag}} \\
-0 & \bfseries 50.00 +- 2.00 & {N/A} & +0.0 \\
+75 & \bfseries 50.00 +- 2.00 & 61.00 +- 1.00 & +1.2{\textsuperscript{\dag}} & 3 \\
+0 & \bfseries 50.00 +- 2.00 & {N/A} & +0.0 & 3 \\
+-{}1 & 4.00 +- 1.00{\textsuperscript{\ddag}} & {div.} & +0.5 & 2 \\
 \midrule
-N/A & {\bfseries \underline{\num{52.36}}{\textsuperscript{*}}} & {-{}} & {\textemdash{}} \\
+N/A & {\bfseries \underline{\num{52.36}}{\textsuperscript{*}}} & {-{}} & {\textemdash{}} & 0 \\
 \bottomrule
 \end{tabular}
 \par\smallskip{\footnotesize N/A: no layer.\par}
@@ -188,16 +194,19 @@ def test_tex_leaves_the_number_of_a_table_to_latex() -> None:
 
 
 GOLDEN_CSV = """\
-table,block,Rate (%),column,mean,sd,n,text,quoted,significant,marks,trials
-birds & co,1,75,birds: Loc,50.0,2.0,3,,false,false,bold,a1 a2 a3
-birds & co,1,75,birds: Clas,61.004,1.0,3,,false,false,,a1 a2 a3
-birds & co,1,75,flowers: Change,1.25,,3,,false,true,,
-birds & co,1,0,birds: Loc,50.0,2.0,3,,false,false,bold,a1 a2 a3
-birds & co,1,0,birds: Clas,,,,N/A,false,false,,
-birds & co,1,0,flowers: Change,-0.01,,3,,false,false,,
-birds & co,2,N/A,birds: Loc,52.36,,,,true,false,bold underline,
-birds & co,2,N/A,birds: Clas,,,,-,false,false,,
-birds & co,2,N/A,flowers: Change,,,,—,false,false,,
+table,block,Rate (%),column,mean,sd,n,text,diverged,quoted,significant,marks,trials
+birds & co,1,75,birds: Loc,50.0,2.0,3,,,false,false,bold,a1 a2 a3
+birds & co,1,75,birds: Clas,61.004,1.0,3,,,false,false,,a1 a2 a3
+birds & co,1,75,flowers: Change,1.25,,3,,,false,true,,
+birds & co,1,0,birds: Loc,50.0,2.0,3,,,false,false,bold,a1 a2 a3
+birds & co,1,0,birds: Clas,,,,N/A,,false,false,,
+birds & co,1,0,flowers: Change,-0.01,,3,,,false,false,,
+birds & co,1,-1,birds: Loc,4.0,1.0,2,,1,false,false,,
+birds & co,1,-1,birds: Clas,,,,div.,3,false,false,,
+birds & co,1,-1,flowers: Change,0.5,,2,,,false,false,,
+birds & co,2,N/A,birds: Loc,52.36,,,,,true,false,bold underline,
+birds & co,2,N/A,birds: Clas,,,,-,,false,false,,
+birds & co,2,N/A,flowers: Change,,,,—,,false,false,,
 """
 
 
@@ -213,7 +222,7 @@ Value = tuple[float | str, float | None]
 
 
 def value(text: str) -> Value:
-    text = re.sub(r"[*_=†\\]", "", text).strip()
+    text = re.sub(r"[*_=†‡\\]", "", text).strip()
     mean, _, sd = text.partition(" ± ")
     try:
         return float(mean), float(sd) if sd else None
@@ -224,14 +233,14 @@ def value(text: str) -> Value:
 def pipes(text: str) -> list[Value]:
     lines = [line.strip("|").split(" |") for line in text.splitlines() if line.startswith("|")]
     rows = [line for line in lines[2:] if any(cell.strip() for cell in line)]
-    return [value(re.sub("<.*?>", "", cell)) for row in rows for cell in row[1:]]
+    return [value(re.sub("<.*?>", "", cell)) for row in rows for cell in row[1:-1]]
 
 
 def columns(text: str) -> list[Value]:
     lines = text.splitlines()
     rules = [number for number, line in enumerate(lines) if line.startswith("---")]
     rows = [line for line in lines[rules[0] + 1 : rules[-1] + 2] if not line.startswith("---")]
-    return [value(cell) for row in rows for cell in re.split(r" {2,}", row.strip())[1:]]
+    return [value(cell) for row in rows for cell in re.split(r" {2,}", row.strip())[1:-1]]
 
 
 def tabular(text: str) -> list[Value]:
@@ -239,6 +248,7 @@ def tabular(text: str) -> list[Value]:
     plain = {
         r"\textsuperscript{*}": "",
         r"\textsuperscript{\dag}": "",
+        r"\textsuperscript{\ddag}": "",
         r"\textemdash{}": "—",
         "-{}": "-",
         "+-": "±",
@@ -247,7 +257,7 @@ def tabular(text: str) -> list[Value]:
     }
     found = []
     for row in rows:
-        for cell in row.split(" & ")[1:]:
+        for cell in row.split(" & ")[1:-1]:
             for tex, usual in plain.items():
                 cell = cell.replace(tex, usual)  # noqa: PLW2901
             found.append(value(re.sub(r"\\bfseries |[{}]", "", cell)))
@@ -280,7 +290,7 @@ class Cells(HTMLParser):
 def markup(text: str) -> list[Value]:
     cells = Cells()
     cells.feed(text)
-    return [value(text) for text in cells.texts]
+    return [value(text) for number, text in enumerate(cells.texts, 1) if number % 4]  # the fourth is n
 
 
 def commas(text: str) -> list[Value]:
@@ -299,6 +309,7 @@ def commas(text: str) -> list[Value]:
 EXPECTED: list[Value] = [
     *[(50.0, 2.0), (61.0, 1.0), (1.2, None)],
     *[(50.0, 2.0), ("N/A", None), (0.0, None)],
+    *[(4.0, 1.0), ("div.", None), (0.5, None)],
     *[(52.36, None), ("-", None), ("—", None)],
 ]
 
@@ -314,7 +325,8 @@ def test_html_sorts_by_numbers_as_they_are() -> None:
     cells = Cells()
     cells.feed(html.fragment(example()))
 
-    assert cells.sorted_by == ["50.0", "61.004", "1.25", "50.0", None, "-0.01", "52.36", None, None]
+    numbers = [found for number, found in enumerate(cells.sorted_by, 1) if number % 4]
+    assert numbers == ["50.0", "61.004", "1.25", "50.0", None, "-0.01", "4.0", None, "0.5", "52.36", None, None]
 
 
 # Names that are markup
@@ -367,7 +379,7 @@ def test_a_name_is_text_in_html(name: str) -> None:
 def test_a_name_is_text_in_csv(name: str) -> None:
     lines = list(csv.DictReader(io.StringIO(rendered("csv", example(name, name)))))
 
-    assert len(lines) == 9
+    assert len(lines) == 12
     assert {line["table"] for line in lines} == {seen(name)}
     assert lines[0]["Rate (%)"] == seen(name)
 
@@ -388,7 +400,7 @@ def test_a_name_is_text_in_tex(name: str) -> None:
     balanced = re.sub(r"\\[{}]|(?<!\\)%.*", "", text)
     assert balanced.count("{") == balanced.count("}")
     rows = re.findall(r"^.* \\\\$", text, re.MULTILINE)
-    assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [2, 3, 3, 3, 3]
+    assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [3, 4, 4, 4, 4, 4]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not here")
@@ -427,4 +439,4 @@ def test_an_empty_report_says_what_fills_it() -> None:
 
     assert all("make sweep-masks" in text for ending, text in texts.items() if ending != "csv")
     assert "a&lt;b" in texts["html"]
-    assert texts["csv"] == "table,block,column,mean,sd,n,text,quoted,significant,marks,trials\n"
+    assert texts["csv"] == "table,block,column,mean,sd,n,text,diverged,quoted,significant,marks,trials\n"

@@ -507,6 +507,83 @@ def test_a_file_that_is_no_mapping_is_refused() -> None:
     assert problems("- 1\n") == ["reports/small.yaml:1: the file must be a mapping, not [1]"]
 
 
+# Trials that diverged
+
+
+def diverged(seed: int, rate: float | None = None) -> dict[str, Any]:
+    """A trial whose loss was no number any more: all but metrics."""
+    known = record(0, 0, seed, rate, diverged=True)
+    return {key: value for key, value in known.items() if key not in {"top1_loc", "top1_clas"}}
+
+
+def but(records: list[dict[str, Any]], rate: float | None, *seeds: int) -> list[dict[str, Any]]:
+    """The records, those seeds of a row diverged."""
+    kept = [r for r in records if r.get("rate") != rate or r["seed"] not in seeds]
+    return [*kept, *(diverged(seed, rate) for seed in seeds)]
+
+
+GOLDEN_DIVERGED = """\
+# Masks
+
+## dataset birds
+
+Dataset birds, epochs 30. In %, mean ± SD (ddof 1) over n seeds. \
+Marked: **best localization**, *best classification*.
+
+|   Rate |               Loc |           Clas |   n |
+|-------:|------------------:|---------------:|----:|
+|     75 | **51.00 ± 1.41‡** |  61.50 ± 0.71‡ |   2 |
+|      0 |              div. |           div. |   0 |
+|        |                   |                |     |
+|    N/A |      40.00 ± 0.00 | *70.00 ± 1.00* |   3 |
+
+Rate 75: 1 of 3 trials diverged (seed 0).
+Rate 0: 3 of 3 trials diverged (seeds 0, 1, 2).
+div., ‡: loss or scores were no numbers any more; no mean counts such a seed.
+N/A: no layer.
+"""
+
+
+def test_a_trial_that_diverged_is_shown_and_in_no_mean() -> None:
+    shown = built(but(but(full(), 0.75, 0), 0.0, 0, 1, 2))
+
+    assert md.render(shown) == GOLDEN_DIVERGED
+    assert shown.complete
+
+
+@pytest.mark.parametrize("ending", plugins.names(formats))
+def test_every_format_shows_what_diverged(ending: str) -> None:
+    text = every_format(built(but(full(), 0.0, 0, 1, 2)))[ending]
+
+    assert text.count("div.") >= 2
+
+
+def test_a_cell_leads_to_the_trials_that_diverged_too() -> None:
+    some, none, _ = rows(only(but(but(full(), 0.75, 1), 0.0, 0, 1, 2)))
+
+    assert (some.cells[0].ids, some.cells[0].diverged, some.seeds) == (("0.75-0", "0.75-1", "0.75-2"), 1, (0, 2))
+    assert (none.cells[0].ids, none.cells[0].diverged, none.seeds) == (("0.0-0", "0.0-1", "0.0-2"), 3, ())
+
+
+def test_a_seed_that_only_diverged_is_one_that_other_rows_lack() -> None:
+    shown = only([*full(), diverged(3, 0.75)])
+
+    assert lacks(shown) == [("Rate 0", "seed 3"), ("Rate N/A", "seed 3")]
+
+
+def test_a_table_of_which_all_diverged_says_so() -> None:
+    shown = only([diverged(0, 0.75), diverged(0, 0.0), diverged(0)])
+
+    assert {cell.text for row in rows(shown) for cell in row.cells} == {"div."}
+    assert shown.missing == ()
+
+
+def test_what_is_counted_of_a_network_does_not_diverge() -> None:
+    counted = [r if "diverged" in r else {**r, "params_mib": 12.5} for r in but(full(), 0.0, 0, 1, 2)]
+
+    assert [row.cells[0].text for row in rows(only(counted, COUNTING)) if row.cells[0].mean is None] == ["—"]
+
+
 # Blocks and columns for the values of a field
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import NAN_METHOD, QUICK, Command, method_folder, words
-from wsolbench import attempts, batches, files, job, methods, recipe, source, worker
+from wsolbench import attempts, batches, files, job, methods, recipe, source, store, worker
 from wsolbench.attempts import Attempt, Order
 from wsolbench.place import Place
 from wsolbench.store import Store
@@ -484,6 +484,18 @@ def test_diverged_trial_dumps_the_images_of_its_batch(failed: Callable[[str], di
     ended = failed(NAN_METHOD)
 
     assert (ended["kind"], len(ended["batch"]), ended["epoch"]) == ("diverged", 2, 0)
+
+
+def test_diverged_trial_is_known_to_tables_by_its_settings(
+    failed: Callable[[str], dict[str, Any]], place: Place
+) -> None:
+    failed(NAN_METHOD)
+
+    (row,) = store.rows(Store(place.results).outcomes())
+
+    assert (row["method"], row["diverged"], row["protocol"]) == ("failing", True, "wsolbench")
+    assert row["stages"] == ["pool1", "pool2", "conv4"]
+    assert "top1_loc" not in row
 
 
 @pytest.mark.parametrize(

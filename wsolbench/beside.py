@@ -91,7 +91,7 @@ class Published:
 
     def quoted(self, place: Place, cell: Cell) -> Cell:
         """The published number in place of one of ours that is not there."""
-        if cell.mean is not None:
+        if cell.mean is not None or cell.diverged:
             return cell
         number = self.quotable(place)
         return Cell(mean=number.value, quoted=True) if number else replace(cell, text=NOT_REPORTED)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from wsolbench import files
+from wsolbench import files, recipe
 from wsolbench.attempts import Kind, SupersededError
 from wsolbench.loop import DivergedError
 from wsolbench.stop import Stop, Stopped
@@ -39,7 +39,8 @@ def ending(error: BaseException, trial: Trial, stop: Stop) -> Ending:
     if isinstance(error, SupersededError):
         return Ending("superseded", str(error))
     if isinstance(error, DivergedError):
-        return Ending("diverged", message, {"batch": list(error.batch)})
+        stages = recipe.blueprint(trial.backbone, trial.backbone_options).stages  # by which tables find its row
+        return Ending("diverged", message, {"batch": list(error.batch), "stages": list(stages)})
     if isinstance(error, OSError) and error.errno in _FULL:
         return Ending("disk_full", files.reason(error), {"errno": errno.errorcode[error.errno], "path": error.filename})
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY in str(error):

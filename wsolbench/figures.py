@@ -14,7 +14,7 @@ from wsolbench.errors import InputError, nearest
 from wsolbench.looks import Look, looks
 from wsolbench.plugins import Positive
 from wsolbench.protocols import Metric
-from wsolbench.selection import NO_SETTINGS, NOT_GIVEN, Record, check_filters, fits, meant, natural
+from wsolbench.selection import NO_SETTINGS, NOT_GIVEN, Record, check_filters, diverged, fits, meant, natural
 from wsolbench.store import Counted
 from wsolbench.table import shown
 
@@ -144,16 +144,23 @@ def sheets(file: FigureFile, records: Sequence[Record], filters: Mapping[str, An
     styles = looks({str(record["method"]) for record in records})
     chosen = sorted((r for r in records if fits(r, filters)), key=lambda r: (r["seed"], str(r["id"])))
     shows, baseline = [r for r in chosen if _on_sheet(file, r)], _those(chosen, file.baseline)
-    apart = {tuple(_value(r, name) for name in file.per): None for r in shows}
+    apart = {tuple(_value(r, name) for name in file.per): None for r in shows if not diverged(r)}
     told = [name for index, name in enumerate(file.per) if len({values[index] for values in apart}) > 1]
     found = []
     for values in sorted(apart, key=lambda values: [natural(value) for value in values]):
         fixed = dict(zip(file.per, values, strict=True))
-        own, dashed = ([r for r in group if _has(r, fixed)] for group in (shows, baseline))
+        (own, lost), (dashed, gone) = (_by_end([r for r in group if _has(r, fixed)]) for group in (shows, baseline))
         name = ", ".join(f"{_words(key)} {fixed[key]}" for key in told)
         lines = (*_lines(own, file.x.field, styles), *_lines(dashed, file.x.field, styles, baseline=True))
-        found.append(Sheet(file, name, _caption(file, fixed, lines), lines, _missing(file, own, dashed)))
+        caption = _caption(file, fixed, lines, [*lost, *gone])
+        missing = _missing(file, [*own, *lost], [*dashed, *gone])
+        found.append(Sheet(file, name, caption, lines, missing))
     return found
+
+
+def _by_end(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Those that have metrics, and those that diverged."""
+    return [r for r in records if not diverged(r)], [r for r in records if diverged(r)]
 
 
 def _those(records: Iterable[Record], where: Mapping[str, Any] | None) -> list[Record]:
@@ -161,10 +168,11 @@ def _those(records: Iterable[Record], where: Mapping[str, Any] | None) -> list[R
 
 
 def _on_sheet(file: FigureFile, record: Record) -> bool:
-    """Whether a trial has what stands on x and y, and the values that are asked for."""
+    """Whether a trial has what stands on x and y, unless it diverged, and the values that are asked for."""
     x = file.x
     needed = [up.field for up in file.y] + ([] if x.field == EVERY_THRESHOLD else [x.field])
-    if not fits(record, file.where) or any(record.get(name) is None for name in needed):
+    lacks = any(record.get(name) is None for name in needed) and not diverged(record)
+    if not fits(record, file.where) or lacks:
         return False
     return not x.values or shown(record[x.field]) in {shown(meant(value, record)) for value in x.values}
 
@@ -256,14 +264,15 @@ def _seeds(records: Iterable[Record], x: str) -> dict[str, set[int]]:
     return found
 
 
-def _caption(file: FigureFile, fixed: Mapping[str, str], lines: Iterable[Line]) -> str:
+def _caption(file: FigureFile, fixed: Mapping[str, str], lines: Iterable[Line], lost: Sequence[Record]) -> str:
     settings = ", ".join(f"{_words(name)} {value}" for name, value in fixed.items() if value != NOT_GIVEN)
     counts = sorted({len(seeds) for line in lines for seeds in _seeds(line.records, file.x.field).values()})
     few, most = counts[0], counts[-1]
     one = "thin lines" if file.x.field == EVERY_THRESHOLD else "small dots"
     over = f"{most} seeds" if few == most else f"{few} to {most} seeds"
     spread = f"mean ± SD (ddof 1) over {over}, {one} are trials" if most > 1 else "values of one seed"
-    return f"{settings[:1].upper()}{settings[1:]}. In %, {spread}."
+    gone = f" Not shown, as diverged: {', '.join(str(record['id']) for record in lost)}." if lost else ""
+    return f"{settings[:1].upper()}{settings[1:]}. In %, {spread}.{gone}"
 
 
 def _words(name: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsolbench.errors import InputError
-from wsolbench.selection import NO_SETTINGS, Record, check_filters, fits, natural
+from wsolbench.selection import NO_SETTINGS, Record, check_filters, diverged, fits, natural
 from wsolbench.table import shown
 
 _Key = tuple[tuple[str, str], ...]
@@ -43,7 +43,8 @@ def paired(records: Sequence[Record], sides: tuple[Side, Side]) -> tuple[list[Pa
     """
     for side in sides:
         check_filters(side.filters, records)
-    chosen = tuple([record for record in records if fits(record, side.filters)] for side in sides)
+    fitting = tuple([record for record in records if fits(record, side.filters)] for side in sides)
+    chosen = tuple([record for record in found if not diverged(record)] for found in fitting)
     problems = [
         f"no finished trial fits {side.words!r}" for side, found in zip(sides, chosen, strict=True) if not found
     ]
@@ -56,7 +57,8 @@ def paired(records: Sequence[Record], sides: tuple[Side, Side]) -> tuple[list[Pa
     pairs, alone = _of_settings(sides, groups[0], groups[1])
     if not pairs:
         raise InputError(*alone)
-    return pairs, alone
+    lost = ((side, r) for side, found in zip(sides, fitting, strict=True) for r in found if diverged(r))
+    return pairs, [*alone, *(f"{side.words!r}, seed {r['seed']}: diverged, trial {r['id']}" for side, r in lost)]
 
 
 def _shared(sides: Iterable[Side], records: Iterable[Record]) -> list[str]:

@@ -11,6 +11,7 @@ from wsolbench.selection import (
     Record,
     by_seed,
     check_filters,
+    diverged,
     metric,
     natural,
     parts,
@@ -20,7 +21,20 @@ from wsolbench.selection import (
 )
 from wsolbench.sheet import Sheet
 from wsolbench.statistics import standard_error
-from wsolbench.table import NOT_REPORTED, QUOTED, Missing, Report, Row, Table, counts, sentences, shown, unique
+from wsolbench.table import (
+    ALL_DIVERGED,
+    DIVERGED,
+    NOT_REPORTED,
+    QUOTED,
+    Missing,
+    Report,
+    Row,
+    Table,
+    counts,
+    sentences,
+    shown,
+    unique,
+)
 from wsolbench.table_file import Line, TableFile
 
 
@@ -73,7 +87,11 @@ def _settings(said: Mapping[str, Sequence[str]]) -> str:
 
 
 def _notes(sheet: Sheet, rows: Sequence[Row]) -> tuple[str, ...]:
-    repeats = [note for part in sheet.parts for note in _repeats(sheet, part)]
+    repeats = [note for part in sheet.parts for note in (*_repeats(sheet, part), *_diverged(sheet, part))]
+    lost = any(cell.diverged for row in rows for cell in row.cells)
+    repeats += [
+        f"{ALL_DIVERGED}, {DIVERGED}: loss or scores were no numbers any more; no mean counts such a seed."
+    ] * lost
     own = [sheet.table.note] if sheet.table.note else []
     beside = [note for others in sheet.others.values() for other in others for note in other.notes()]
     said = unique(note for part in sheet.parts for record in part.records for note in record.get("notes", ()))
@@ -107,6 +125,16 @@ def _repeats(sheet: Sheet, part: Part) -> Iterable[str]:
                 yield f"{label}: seed {seed} has several records ({', '.join(ids)}); {ids[0]} counts"
 
 
+def _diverged(sheet: Sheet, part: Part) -> Iterable[str]:
+    """A note for each row of which seeds diverged."""
+    for line, cell in sheet.filled[sheet.key(part)].values():
+        seeds = by_seed(cell)
+        lost = [str(seed) for seed, record in seeds.items() if diverged(record)]
+        if lost:
+            named = f"seed{'s' if len(lost) > 1 else ''} {', '.join(lost)}"
+            yield f"{_label(sheet, part, line)}: {len(lost)} of {len(seeds)} trials diverged ({named})."
+
+
 def _label(sheet: Sheet, part: Part, line: Line) -> str:
     row = ", ".join(f"{header} {label}" for header, label in zip(sheet.table.headers, line.labels, strict=True))
     return f"{part.at(sheet.table.beside)}: {row}" if sheet.table.beside else row
@@ -134,7 +162,7 @@ def _lacking_metrics(sheet: Sheet, cell: Iterable[Record]) -> list[str]:
         f"seed {seed} has no {column.metric}"
         for seed, record in by_seed(cell).items()
         for column in sheet.columns
-        if not column.optional and metric(record, column.metric) is None
+        if not column.optional and not diverged(record) and metric(record, column.metric) is None
     ]
 
 

@@ -13,9 +13,12 @@ from wsolbench.table_file import Line, TableFile
 from wsolbench.trial import expand_stages
 
 Record = Mapping[str, Any]
-"""One finished trial: its fields and options side by side, `id`, `protocol`, `stages`, what is counted, and metrics."""
+"""One finished trial: its fields and options side by side, `id`, `protocol`, `stages`, what is counted, and metrics.
 
-NO_SETTINGS = {*METRICS, *COUNTED, "seed", "id", "stages", "test_images", "notes"}
+One that diverged has `diverged` and no metrics.
+"""
+
+NO_SETTINGS = {*METRICS, *COUNTED, "seed", "id", "stages", "test_images", "notes", "diverged"}
 """What a record says beside its settings: two records that differ in nothing else are of one cell."""
 
 NOT_GIVEN = "not given"
@@ -35,8 +38,8 @@ class Part:
 
     @property
     def stages(self) -> Sequence[str]:
-        """Those of its backbone; none where records differ or do not say."""
-        found = {tuple(record.get("stages", ())) for record in self.records}
+        """Those of its backbone; none where records differ or none says."""
+        found = {tuple(record["stages"]) for record in self.records if record.get("stages")}
         return found.pop() if len(found) == 1 else ()
 
     def at(self, name: str | None) -> str:
@@ -128,6 +131,11 @@ def metric(record: Record, name: str) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
+def diverged(record: Record) -> bool:
+    """Whether the trial has no metrics because its loss or its scores were no numbers any more."""
+    return "diverged" in record
+
+
 def natural(text: str) -> tuple[bool, float, str]:
     """Sorts numbers by size, before words."""
     try:
@@ -142,7 +150,7 @@ def _order(record: Record) -> tuple[int, str, str]:
 
 def meant(value: Any, record: Record) -> Any:
     """The points that `stages` or a slice of it stands for on the record's backbone; any other value as it is."""
-    return expand_stages(value, record["stages"]) if "stages" in record else value
+    return expand_stages(value, record["stages"]) if record.get("stages") else value
 
 
 def _varying(table: TableFile, cells: Sequence[Sequence[Record]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -10,9 +10,9 @@ from operator import itemgetter
 
 from wsolbench.beside import Beside, Differences, Filled, Place, Published
 from wsolbench.filling import Asked
-from wsolbench.selection import Part, Record, by_seed, metric
+from wsolbench.selection import Part, Record, by_seed, diverged, metric
 from wsolbench.store import COUNTED
-from wsolbench.table import Cell, Heading, Mark, Row, best, shown, ties, unique
+from wsolbench.table import ALL_DIVERGED, Cell, Heading, Mark, Row, best, shown, ties, unique
 from wsolbench.table_file import Column, Line, TableFile
 
 
@@ -173,7 +173,7 @@ class Sheet:
         if self.asked.quote and line.published:
             papers = (Published(column, self.at[key], self.filled[key]) for column in side.columns)
             cells = [paper.quoted(place, cell) for paper, cell in zip(papers, cells, strict=True)]
-        return Row(line.labels, tuple(seeds), tuple(cells))
+        return Row(line.labels, tuple(seed for seed, record in seeds.items() if not diverged(record)), tuple(cells))
 
     def _beside(self, place: Place, below: str, side: _Side, column: Column, cell: Cell) -> tuple[Cell, ...]:
         others = self.others[below, side.value, column.header]
@@ -236,15 +236,19 @@ def _times(value: float | None, sign: int) -> float | None:
     return None if value is None else sign * value
 
 
-def _cell(records: Iterable[Record], column: Column) -> Cell:
-    found = [(value, str(record["id"])) for record in records if (value := metric(record, column.metric)) is not None]
+def _cell(records: Collection[Record], column: Column) -> Cell:
+    found = [value for record in records if (value := metric(record, column.metric)) is not None]
+    lost = [] if column.metric in COUNTED else [record for record in records if diverged(record)]
+    ids = tuple(
+        str(record["id"]) for record in records if diverged(record) or metric(record, column.metric) is not None
+    )
     n = len(found)
     if not n:
-        return Cell()
-    mean = math.fsum(value for value, _ in found) / n
+        return Cell(ids=ids, diverged=len(lost), text=ALL_DIVERGED) if lost else Cell()
+    mean = math.fsum(value for value in found) / n
     spreads = n > 1 and column.metric not in COUNTED
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value, _ in found) / (n - 1)) if spreads else None
-    return Cell(mean, sd, n, tuple(trial for _, trial in found))
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (n - 1)) if spreads else None
+    return Cell(mean, sd, n, ids, diverged=len(lost))
 
 
 def _stage_named(label: str, stages: Sequence[str]) -> str:

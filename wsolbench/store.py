@@ -6,7 +6,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from wsolbench import files, index
 from wsolbench.attempts import Attempt, State, standing
 from wsolbench.errors import InputError
 from wsolbench.index import Index
+from wsolbench.protocols import DEFAULT
 from wsolbench.trial import Trial, canonical, flat
 
 Counted = Literal["params_mib", "param_overhead_pct", "compute_overhead_pct"]
@@ -97,6 +98,22 @@ class Store:
         """
         return self.index().records()
 
+    def outcomes(self, known: Index | None = None) -> list[dict[str, Any]]:
+        """The records of all finished trials, and what is known of those that diverged, which have none."""
+        known = known or self.index()
+        records = known.records()
+        return [*records, *self._diverged({*known.ids, *known.broken, *known.unreadable}, records)]
+
+    def _diverged(self, others: Collection[str], records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        protocols = {_split_of(record["trial"]): record["protocol"] for record in records}
+        for trial_id in self.ids():
+            attempts = [] if trial_id in others else self.attempts(trial_id)
+            end = attempts[-1].exit() if attempts else {}
+            if end.get("kind") == "diverged" and (spec := self.spec(trial_id)):
+                protocol = protocols.get(_split_of(spec), DEFAULT)  # as that of its like
+                facts = {"stages": end.get("stages", []), "protocol": protocol, "results": {}, "diverged": True}
+                yield {"id": trial_id, "trial": spec, **facts}
+
     def index(self) -> Index:
         """What all records say, read anew only where they have changed."""
         return index.of(self.folder, self.ids(), self.record)
@@ -171,20 +188,28 @@ def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dic
     """Records side by side: a trial's fields and options, its stages, what is counted, its metrics under one protocol.
 
     Args:
-        records: of `Store.records`.
+        records: of `Store.records` or `Store.outcomes`.
         protocol: whose metrics; None is each record's own first.
     """
     found = []
     for record in records:
         name = protocol or record["protocol"]
-        if name in record["results"]:
+        if name in record["results"] or "diverged" in record:
             facts = {"id": record["id"], "stages": record["stages"], "protocol": name, **_data(record)}
-            found.append({**flat(record["trial"]), **facts, **record.get("overhead", {}), **record["results"][name]})
+            metrics = record["results"].get(name, {})
+            found.append({**flat(record["trial"]), **facts, **record.get("overhead", {}), **metrics})
     return found
 
 
 def _data(record: Mapping[str, Any]) -> dict[str, Any]:
+    if "diverged" in record:
+        return {"diverged": True}
     return {"test_images": record["images"]["test"], "notes": record["notes"]} if "images" in record else {}
+
+
+def _split_of(spec: Mapping[str, Any]) -> str:
+    """What decides by which protocol a trial is scored unless another is asked for."""
+    return canonical({name: spec.get(name) for name in ("dataset", "dataset_options", "held_out")}).decode()
 
 
 def sealed(body: Mapping[str, Any]) -> bytes:

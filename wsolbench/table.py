@@ -12,6 +12,8 @@ MISSING = "\N{EM DASH}"
 NOT_REPORTED = "-"
 QUOTED = "*"
 SIGNIFICANT = "\N{DAGGER}"
+DIVERGED = "\N{DOUBLE DAGGER}"
+ALL_DIVERGED = "div."
 SPREAD = "\N{PLUS-MINUS SIGN}"
 
 
@@ -70,16 +72,17 @@ class Cell:
     mean: float | None = None
     sd: float | None = None  # ddof 1
     n: int = 0  # numbers behind the mean
-    ids: tuple[str, ...] = ()  # of the trials behind it, by seed
+    ids: tuple[str, ...] = ()  # of the trials behind it, by seed; of those that diverged too
     marks: tuple[Mark, ...] = ()
     quoted: bool = False  # the number is another paper's
     significant: bool = False  # a difference that may be called so
+    diverged: int = 0  # trials that have no number, as they diverged
     text: str = MISSING  # where there is no number
 
     @property
     def sign(self) -> str:
         """What stands behind the number."""
-        return QUOTED * self.quoted + SIGNIFICANT * self.significant
+        return QUOTED * self.quoted + SIGNIFICANT * self.significant + DIVERGED * bool(self.diverged and self.n)
 
 
 @dataclass(frozen=True)

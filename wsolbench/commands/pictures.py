@@ -38,7 +38,7 @@ def figure(
     asked = _listed(forms, get_args(drawing.Format), "format")
     plans = {Path(path).stem: figures.read(path) for path in (shipped.find("figures", each) for each in names)}
     known = Store(results)
-    rows = store.rows(known.index().records(), filters.get("protocol"))
+    rows = store.rows(known.outcomes(), filters.get("protocol"))
     out.mkdir(parents=True, exist_ok=True)
     complete = []
     for stem, plan in plans.items():

@@ -44,9 +44,10 @@ def report(
     wanted = [word.strip() for word in formats_.split(",")]
     for name in wanted:
         plugins.load(formats, name)
-    found = Store(results).index()
-    left_out = {**found.broken, **found.unreadable}
-    records = store.rows(found.records(), asked.filters.get("protocol"))
+    known = Store(results)
+    index = known.index()
+    left_out = {**index.broken, **index.unreadable}
+    records = store.rows(known.outcomes(index), asked.filters.get("protocol"))
     made = {shipped.find("reports", name): _made(shipped.find("reports", name), records, asked) for name in names}
     if as_json:
         print(json.dumps([asdict(tables) for tables in made.values()], ensure_ascii=False, allow_nan=False))
@@ -81,7 +82,7 @@ def compare(
     render = plugins.load(formats, "json" if as_json else form).render
     found = Store(results)
     index = found.index()
-    records = store.rows(index.records(), both.get("protocol"))
+    records = store.rows(found.outcomes(index), both.get("protocol"))
     made, alone = comparing.compare(
         records, (sides[0], sides[1]), names, lambda id_: found.arrays(id_, "predictions.npz")
     )

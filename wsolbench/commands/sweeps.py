@@ -171,7 +171,7 @@ def _table(plan: "Sweep", place: Place) -> bool:
     if plan.report is None:
         return True
     ids = {trial.id for trial in plan.trials}
-    records = [row for row in store.rows(Store(place.results).records(), place.protocol) if row["id"] in ids]
+    records = [row for row in store.rows(Store(place.results).outcomes(), place.protocol) if row["id"] in ids]
     given = {name: str(path) for name, path in (("data", place.data), ("weights", place.weights)) if path}
     return print_report(plan.report, records, Asked(str(place.results), {}, given), Path("reports/out"))
 

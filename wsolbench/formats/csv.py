@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from wsolbench.table import Report, Table, legible
 
-_COLUMNS = ("column", "mean", "sd", "n", "text", "quoted", "significant", "marks", "trials")
+_COLUMNS = ("column", "mean", "sd", "n", "text", "diverged", "quoted", "significant", "marks", "trials")
 
 
 def render(report: Report) -> str:
@@ -27,6 +27,7 @@ def _lines(table: Table) -> Iterator[list[str]]:
                 numbers = [_or_empty(cell.mean), _or_empty(cell.sd), str(cell.n or "")]
                 value = [*numbers, cell.text if cell.mean is None else ""]
                 marks = [
+                    str(cell.diverged or ""),
                     *(str(found).lower() for found in (cell.quoted, cell.significant)),
                     " ".join(cell.marks),
                     " ".join(cell.ids),

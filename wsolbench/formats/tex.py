@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from wsolbench.table import (
+    DIVERGED,
     MISSING,
     QUOTED,
     SIGNIFICANT,
@@ -41,6 +42,7 @@ _SPECIAL = {
     "]": "{]}",
     QUOTED: "{*}",  # nor its star
     SIGNIFICANT: r"\dag{}",
+    DIVERGED: r"\ddag{}",
     SPREAD: r"$\pm$",
     MISSING: r"\textemdash{}",
     "\N{GREEK CAPITAL LETTER DELTA}": r"$\Delta$",
@@ -113,7 +115,7 @@ def _cell(cell: Cell, heading: Heading) -> str:
 
 
 def _sign(cell: Cell) -> str:
-    sign = cell.sign.replace(SIGNIFICANT, r"\dag")
+    sign = cell.sign.replace(SIGNIFICANT, r"\dag").replace(DIVERGED, r"\ddag")
     return rf"{{\textsuperscript{{{sign}}}}}" if sign else ""
 
 

@@ -21,7 +21,7 @@ from wsolbench.filling import Asked
 from wsolbench.formats import html
 from wsolbench.place import Place
 from wsolbench.protocols import METRICS
-from wsolbench.selection import fits
+from wsolbench.selection import diverged, fits
 from wsolbench.site.curve import HEIGHT, WIDTH
 from wsolbench.site.trials import TrialPage, trial_page
 from wsolbench.store import Store
@@ -155,9 +155,10 @@ def build(out: Path, place: Place, asked: Asked, cards: int, say: Say) -> Site:
     """
     known = Store(place.results)
     ids = [trial_id for trial_id in known.ids() if _fits(known, trial_id, asked.filters)]
-    records = [row for row in store.rows(known.records(), place.protocol) if row["id"] in set(ids)]
+    own = set(ids)
+    records = [row for row in store.rows(known.outcomes(), place.protocol) if row["id"] in own]
     with _whole(out) as folder:
-        shots = _cards(folder, [row["id"] for row in records], place, cards)
+        shots = _cards(folder, [row["id"] for row in records if not diverged(row)], place, cards)
         pages = tuple(trial_page(known, trial_id, place.protocol, shots.classes.get(trial_id)) for trial_id in ids)
         for why, count in Counter(shots.lacking.values()).items():
             say(f"no cards of {count} trial{'s' * (count != 1)}: {why}")
