@@ -16,6 +16,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 STEPS = ("open", "write", "fsync", "link", "rename", "sync", "append", "mkdir")
 """Of putting a file where it belongs; a writer may die after each of them."""
 
@@ -29,13 +31,6 @@ WAITS = (0.05, 0.1, 0.2, 0.4)
 _PASSING = {errno.ESTALE, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _passed: Counter[str] = Counter()
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
-
-
-_JSON = json.JSONDecoder(parse_constant=_no_number)
 
 
 class UnreadableError(OSError):
@@ -157,8 +152,8 @@ def plain(path: Path) -> dict[str, Any]:
 def json_object(content: bytes) -> dict[str, Any] | None:
     """The object that a JSON text holds; None where it is torn, or anything else."""
     try:
-        found = _JSON.decode(content.decode())
-    except (ValueError, RecursionError):  # the last: nested too deep to be ours
+        found = from_json(content, allow_inf_nan=False)  # in half the time of json.loads, which a cold index feels
+    except ValueError:
         return None
     return found if isinstance(found, dict) else None
 

@@ -7,7 +7,7 @@ import gc
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +26,18 @@ _WORTH = 100  # a hundredth of the records must have changed for the index to be
 Row = dict[str, Any] | None
 Stamp = tuple[int, ...]
 Read = Callable[[str], dict[str, Any] | None]
+
+
+@contextmanager
+def collecting_nothing() -> Iterator[None]:
+    """Without the garbage collector, which looks at ten thousand new records again and again, and none is garbage."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @dataclass
@@ -53,6 +65,7 @@ class Index:
             found = self.tables[name] = _rows(json.loads(found), len(self.ids))
         return found
 
+    @collecting_nothing()
     def records(self) -> list[dict[str, Any]]:
         """The records, of their epochs only `last_epoch`; `results` is parsed when it is looked at."""
         tables = zip(self.table("facts"), self.table("trial"), strict=True)
@@ -83,6 +96,7 @@ class Results(Mapping[str, dict[str, float]]):
         return sum(1 for _ in self)
 
 
+@collecting_nothing()
 def of(folder: Path, ids: Sequence[str], read: Read) -> Index:
     """The records of these trials, the unchanged ones from the index, which is brought up to date.
 
@@ -97,10 +111,9 @@ def of(folder: Path, ids: Sequence[str], read: Read) -> Index:
     gone = len({*known.ids, *known.broken} - stamps.keys())
     if not changed and not gone:
         return known
-    with _collecting_nothing():
-        made = _updated(known, stamps, dict.fromkeys(changed), read)
-        if (len(changed) + gone) * _WORTH >= len(stamps):
-            _save(folder / NAME, made)
+    made = _updated(known, stamps, dict.fromkeys(changed), read)
+    if (len(changed) + gone) * _WORTH >= len(stamps):
+        _save(folder / NAME, made)
     return made
 
 
@@ -199,16 +212,20 @@ def _columns(rows: Sequence[Row]) -> list[Any]:
 
 def _column(values: list[Any]) -> list[Any]:
     """Either all values, or, where many are equal, the different ones and which of them stands where."""
-    if type(values[0]) is float:
-        return [values]
-    different: dict[str, Any] = {}  # by their text: 1 and True are equal, and lists cannot be hashed
-    texts = [repr(value) for value in values]
-    for text, value in zip(texts, values, strict=True):
-        different.setdefault(text, value)
+    keys = _keys(values)
+    different = dict(zip(keys, values, strict=True))
     if len(different) * 2 > len(values):
         return [values]
-    places = {text: place for place, text in enumerate(different)}
-    return [list(different.values()), [places[text] for text in texts]]
+    places = {key: place for place, key in enumerate(different)}
+    return [list(different.values()), [places[key] for key in keys]]
+
+
+def _keys(values: list[Any]) -> Sequence[Hashable]:
+    """What is equal where two values are written alike: 1, 1.0 and True are equal, and so are 0.0 and -0.0."""
+    kinds = list(map(type, values))
+    if {float, list, dict}.isdisjoint(kinds) or (set(kinds) == {float} and 0 not in values):
+        return list(zip(kinds, values, strict=True))
+    return list(map(repr, values))
 
 
 def _rows(columns: list[Any], count: int) -> list[Row]:
@@ -222,15 +239,3 @@ def _rows(columns: list[Any], count: int) -> list[Row]:
 
 
 _dumped = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-
-
-@contextmanager
-def _collecting_nothing() -> Iterator[None]:
-    """Without the garbage collector, which looks at ten thousand new records again and again, and none is garbage."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()

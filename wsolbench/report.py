@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from wsolbench.beside import Place, Published
 from wsolbench.filling import Asked, lacking_seeds
 from wsolbench.selection import (
-    NO_SETTINGS,
     Part,
     Record,
     by_seed,
@@ -115,6 +114,8 @@ def _quoting(sheet: Sheet, rows: Sequence[Row]) -> list[str]:
 def _repeats(sheet: Sheet, part: Part) -> Iterable[str]:
     """A note for each seed of a row that has records of different content, since only one can count."""
     for line, cell in sheet.filled[sheet.key(part)].values():
+        if len(by_seed(cell)) == len(cell):
+            continue
         together: dict[int, list[Record]] = {}
         for record in cell:
             together.setdefault(record["seed"], []).append(record)
@@ -144,11 +145,12 @@ def _missing(sheet: Sheet, part: Part) -> Iterable[Missing]:
     """Rows without a record, rows without a seed that another row has, and seeds without a metric."""
     filled = sheet.filled[sheet.key(part)]
     every = sorted({seed for _, cell in filled.values() for seed in by_seed(cell)})
+    same = _same(sheet, part)
     for place, (line, cell) in filled.items():
         if not cell and _is_quoted(sheet, sheet.key(part), place):
             continue
         for lack in (*lacking_seeds(by_seed(cell), every), *_lacking_metrics(sheet, cell)):
-            command = sheet.asked.command(line.sweep, _same(sheet, part), every)
+            command = sheet.asked.command(line.sweep, same, every)
             yield Missing(_label(sheet, part, line), lack, command)
 
 
@@ -169,8 +171,7 @@ def _lacking_metrics(sheet: Sheet, cell: Iterable[Record]) -> list[str]:
 def _same(sheet: Sheet, part: Part) -> dict[str, str]:
     """Settings in which all trials of the part agree: those of the budget, for one that is to stand beside them."""
     own = {name for block in sheet.table.lines() for line in block for name in line.where}
-    common = set.intersection(*(set(record) for record in part.records)) - NO_SETTINGS - own
-    values = {name: part.values(name) for name in sorted(common)}
+    values = {name: part.values(name) for name in sorted(part.settings() - own)}
     return {**part.fixed, **{name: found.pop() for name, found in values.items() if len(found) == 1}}
 
 

@@ -1,8 +1,11 @@
 """Which finished trials a row of a table takes, and which of them belong into one table."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from wsolbench.errors import InputError, nearest
@@ -31,15 +34,16 @@ class Part:
     fixed: Mapping[str, str]
     cells: Sequence[Sequence[Record]]
 
-    @property
+    @cached_property
     def records(self) -> list[Record]:
         """Those of all rows."""
         return [record for cell in self.cells for record in cell]
 
-    @property
+    @cached_property
     def stages(self) -> Sequence[str]:
         """Those of its backbone; none where records differ or none says."""
-        found = {tuple(record["stages"]) for record in self.records if record.get("stages")}
+        said = different(self.records, "stages")
+        found = {tuple(stages) for stages in said if stages and stages is not NOT_GIVEN}
         return found.pop() if len(found) == 1 else ()
 
     def at(self, name: str | None) -> str:
@@ -48,7 +52,13 @@ class Part:
 
     def values(self, name: str) -> set[str]:
         """What its records have in a field."""
-        return {self.fixed[name]} if name in self.fixed else {shown(r[name]) for r in self.records if name in r}
+        if name in self.fixed:
+            return {self.fixed[name]}
+        return {shown(value) for value in different(self.records, name) if value is not NOT_GIVEN}
+
+    def settings(self) -> set[str]:
+        """The settings that all of its records have."""
+        return set.intersection(*map(set, set(map(tuple, self.records)))) - NO_SETTINGS
 
     def asks(self, line: Line) -> Line:
         """The row with the part's own stages in place of `stages` and its slices."""
@@ -60,9 +70,9 @@ class Part:
 
 def select(table: TableFile, records: Iterable[Record], filters: Mapping[str, Any]) -> list[list[Record]]:
     """For each row of the table its records that the filters fit, in one order however they came."""
-    chosen = sorted((record for record in records if fits(record, filters)), key=_order)
+    chosen = list(_in_order(fitting(records, filters)))
     lines = [line for block in table.lines() for line in block]
-    return [[record for record in chosen if fits(record, line.where)] for line in lines]
+    return [fitting(chosen, line.where) for line in lines]
 
 
 def check_filters(filters: Mapping[str, Any], records: Sequence[Record]) -> None:
@@ -82,13 +92,26 @@ def fits(record: Record, where: Mapping[str, Any]) -> bool:
     return all(name in record and shown(record[name]) == shown(meant(value, record)) for name, value in where.items())
 
 
+def fitting(records: Iterable[Record], where: Mapping[str, Any]) -> list[Record]:
+    """The records that have these values, in their order."""
+    found = list(records)
+    for name, value in where.items():
+        there = [record for record in found if name in record]
+        known: dict[tuple[int, int], bool] = {}  # by objects, since most records share theirs
+        found = []
+        for record in there:
+            key = id(record[name]), id(record.get("stages"))
+            if key not in known:
+                known[key] = fits(record, {name: value})
+            if known[key]:
+                found.append(record)
+    return found
+
+
 def parts(table: TableFile, part: Part) -> list[Part]:
     """The part itself if the records of each row agree on all but the seed, else its parts by a field that differs."""
-    present = [name for name in table.apart if any(name in record for cell in part.cells for record in cell)]
-    apart = [name for name in (*present, *_varying(table, part.cells)) if name not in part.fixed]
-    if not apart:
+    if (name := _apart(table, part)) is None:
         return [part]
-    name = apart[0]
     by_value = [_by_value(cell, name) for cell in part.cells]
     found = {value for values in by_value if values is not None for value in values}
     return [
@@ -144,8 +167,24 @@ def natural(text: str) -> tuple[bool, float, str]:
         return True, 0.0, text
 
 
-def _order(record: Record) -> tuple[int, str, str]:
-    return record["seed"], str(record["id"]), repr(sorted(record.items()))
+def different(records: Sequence[Record], name: str) -> list[Any]:
+    """The objects that records have in a field, each once; `NOT_GIVEN` where one has none. Most records share theirs."""
+    try:
+        column = list(map(itemgetter(name), records))
+    except KeyError:
+        column = [record.get(name, NOT_GIVEN) for record in records]
+    return list(dict(zip(map(id, column), column, strict=True)).values())
+
+
+def _in_order(records: Iterable[Record]) -> Iterator[Record]:
+    """By seed and id; those that are equal in both, by all they say."""
+    for _, same in groupby(sorted(records, key=_order), key=_order):
+        first, *others = same
+        yield from sorted((first, *others), key=lambda r: repr(sorted(r.items()))) if others else (first,)
+
+
+def _order(record: Record) -> tuple[int, str]:
+    return record["seed"], str(record["id"])
 
 
 def meant(value: Any, record: Record) -> Any:
@@ -153,27 +192,35 @@ def meant(value: Any, record: Record) -> Any:
     return expand_stages(value, record["stages"]) if record.get("stages") else value
 
 
+def _apart(table: TableFile, part: Part) -> str | None:
+    """The next field by which the part falls into parts: one that the table names, else one that differs in a row."""
+    present = (name for name in table.apart if any(name in record for cell in part.cells for record in cell))
+    found = next((name for name in present if name not in part.fixed), None)
+    return found or next((name for name in _varying(table, part.cells) if name not in part.fixed), None)
+
+
 def _varying(table: TableFile, cells: Sequence[Sequence[Record]]) -> list[str]:
     """Settings in which records of one row differ: those of the caption first, since others follow from them."""
-    names = {name for cell in cells for record in cell for name in record} - NO_SETTINGS
-    varying = (name for name in names if not all(_alike(cell, name) for cell in cells))
+    fields = ((cell, name) for cell in cells for name in set().union(*cell) - NO_SETTINGS)
+    varying = {name for cell, name in fields if not _alike(different(cell, name))}
     return sorted(varying, key=lambda name: (name not in table.caption, name))
 
 
-def _alike(cell: Sequence[Record], name: str) -> bool:
-    """Whether the records of a row are shown with one value of a field; most have the very same object."""
-    first = cell[0].get(name, NOT_GIVEN) if cell else None
-    others = (record for record in cell if record.get(name, NOT_GIVEN) is not first)
-    return all(_value(record, name) == _value(cell[0], name) for record in others)
+def _alike(values: Sequence[Any]) -> bool:
+    """Whether all of these are shown as one."""
+    return len(values) == 1 or len({shown(value) for value in values}) == 1
 
 
 def _by_value(cell: Sequence[Record], name: str) -> dict[str, list[Record]] | None:
     """The records of a row by their value; None where none knows the field, such as an option of other methods."""
     if not any(name in record for record in cell):
         return None
+    texts: dict[int, str] = {}  # by object, since most records share theirs
     found: dict[str, list[Record]] = {}
     for record in cell:
-        found.setdefault(_value(record, name), []).append(record)
+        value = record.get(name, NOT_GIVEN)
+        text = texts.get(id(value)) or texts.setdefault(id(value), shown(value))
+        found.setdefault(text, []).append(record)
     return found
 
 
@@ -182,7 +229,3 @@ def _having(
 ) -> list[Sequence[Record]]:
     """The records with that value in each row; all of a row that does not know the field."""
     return [cell if found is None else found.get(value, []) for cell, found in zip(cells, by_value, strict=True)]
-
-
-def _value(record: Record, name: str) -> str:
-    return shown(record[name]) if name in record else NOT_GIVEN

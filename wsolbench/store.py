@@ -184,6 +184,7 @@ class Store:
                 shutil.move(path, aside / path.name)
 
 
+@index.collecting_nothing()
 def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dict[str, Any]]:
     """Records side by side: a trial's fields and options, its stages, what is counted, its metrics under one protocol.
 

@@ -34,6 +34,8 @@ def shown(value: Any) -> str:
 
 def legible(text: str) -> str:
     """Without characters that move a cursor, break a line or turn the direction of what follows."""
+    if text.isprintable():
+        return text
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp"} else c for c in text
     )
