@@ -300,6 +300,14 @@ def test_rows_are_the_same_after_columns(rows: list[dict[str, Any] | None]) -> N
     assert repr(index._rows(columns, len(rows))) == repr(rows)
 
 
+def test_values_that_many_records_share_are_one_object_after_columns() -> None:
+    rows: list[dict[str, Any] | None] = [{"lr": float("0.02"), "zero": [0.0, -0.0][n % 2], "one": 1} for n in range(9)]
+    read = index._rows(json.loads(json.dumps(index._columns(rows))), len(rows))
+
+    assert len({id((row or {})["lr"]) for row in read}) == 1
+    assert repr(read) == repr(rows)
+
+
 def test_table_of_the_index_is_that_of_the_records(kept: Store) -> None:
     whole = [record for name in kept.ids() if (record := kept.record(name)) is not None]
     kept.records()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from wsolbench.dataset import NoSplitError, Split
-from wsolbench.errors import InputError, collecting
+from wsolbench.errors import Collecting, InputError
 
 Size = tuple[int, int]  # width and height, pixels
 Problems = defaultdict[str, list[str]]  # a kind of problem -> where it was found
@@ -182,7 +182,7 @@ def read_tables(
         if name in optional and missing_of(folder, name):
             tables.append([])
             continue
-        with collecting(problems):
+        with Collecting(problems):
             tables.append(read_rows(folder / name, *count, separator=separator))
     if problems:
         raise InputError(*problems)
@@ -302,12 +302,12 @@ def as_split(listing: Listing, *, subset: bool = True) -> Split:
     if not listing.ids:
         raise InputError(f"no images of {str(listing.root)!r} are listed for this split")
     problems: list[str] = []
-    with collecting(problems):
+    with Collecting(problems):
         listing = _here(listing, subset=subset)
-    with collecting(problems):
+    with Collecting(problems):
         _refuse_masks(listing)
     if problems:
-        with collecting(problems):
+        with Collecting(problems):
             _fitted_boxes(listing, dict.fromkeys(listing.ids, _UNKNOWN))
         raise InputError(*problems)
     sizes = _sizes(listing)

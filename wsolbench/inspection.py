@@ -20,7 +20,7 @@ from torch import Tensor
 from wsolbench import job, protocols
 from wsolbench.annotations import read_image
 from wsolbench.batches import normalise
-from wsolbench.errors import InputError, collecting
+from wsolbench.errors import Collecting, InputError
 from wsolbench.geometry import window
 from wsolbench.method import Net
 from wsolbench.place import Place
@@ -99,9 +99,9 @@ def inspect(trial_id: str, image: Path, place: Place) -> Inspection:
 def opened(trial_id: str, image: Path, place: Place) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     """The record of a finished trial and the pixels of an image file; raises the `InputError` of both."""
     problems: list[str] = []
-    with collecting(problems):
+    with Collecting(problems):
         record = finished(Store(place.results), trial_id)
-    with collecting(problems):
+    with Collecting(problems):
         pixels = read_image(image)
     if problems:
         raise InputError(*problems)

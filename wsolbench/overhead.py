@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from wsolbench import backbones, documents, loop, measure, methods, plugins, recipe
 from wsolbench.backbone import Backbone
 from wsolbench.documents import Document, Keys
-from wsolbench.errors import InputError, Problem, collecting, nearest
+from wsolbench.errors import Collecting, InputError, Problem, nearest
 from wsolbench.loop import Trainer
 from wsolbench.measure import Measured, Plan
 from wsolbench.method import Method, Net, build, feature_points
@@ -271,11 +271,11 @@ def _percent(count: int, plain: int) -> float:
 def _made(line: Line) -> tuple[Method, Backbone]:
     """The method and its backbone; raises `InputError` with everything that is wrong with both."""
     problems: list[str] = []
-    with collecting(problems):
+    with Collecting(problems):
         plugins.make(backbones, line.backbone, line.against or {})
-    with collecting(problems):
+    with Collecting(problems):
         network = without_weights(line.backbone, line.backbone_options)
-    with collecting(problems):
+    with Collecting(problems):
         method: Method = plugins.make(methods, line.method, line.method_options)
     if not problems:
         problems += _wrong_points(method, network)

@@ -59,6 +59,7 @@ def load(package: ModuleType, name: str) -> ModuleType:
         raise InputError(f"{kind(package)} {name} cannot be imported: {type(error).__name__}: {error}") from error
 
 
+@cache
 def kind(package: ModuleType) -> str:
     """What one thing of the package is called: `method`, `backbone` or `dataset`."""
     return package.__name__.rpartition(".")[2].removesuffix("s")
@@ -138,8 +139,8 @@ def make(package: ModuleType, name: str, options: Mapping[str, Any]) -> Any:
 
 def frozen(value: Any) -> Any:
     """Lists as tuples, all the way down, and no -0.0: equal options are written alike."""
-    if isinstance(value, list | tuple):
-        return tuple(frozen(item) for item in value)
+    if isinstance(value, (list, tuple)):
+        return tuple(map(frozen, value))
     return value + 0.0 if isinstance(value, float) else value  # -0.0 + 0.0 is 0.0
 
 

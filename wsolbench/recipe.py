@@ -11,7 +11,7 @@ import torch
 
 from wsolbench import backbones, datasets, documents, files, method, methods, plugins, resources, trial, weights
 from wsolbench.backbone import Backbone
-from wsolbench.errors import InputError, Problem, collecting
+from wsolbench.errors import Collecting, InputError, Problem
 from wsolbench.trial import FIELDS, Trial, expand_stages
 
 KINDS: dict[str, ModuleType] = {"dataset": datasets, "backbone": backbones, "method": methods}
@@ -58,7 +58,7 @@ def _options(settings: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     problems: list[str] = []
     for kind, package in KINDS.items():
-        with collecting(problems):
+        with Collecting(problems):
             if kind not in settings:
                 raise InputError(Problem(f"{kind} is missing; there are: {', '.join(plugins.names(package))}", kind))
             found[kind] = plugins.declared_names(plugins.option_class(package, str(settings[kind])))
@@ -72,17 +72,17 @@ def _complete(merged: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> 
     problems: list[str] = [*trial.unknown_keys(merged, known)]
     options = {kind: {key: merged[key] for key in names[kind] if key in merged} for kind in KINDS}
     for kind, package in KINDS.items():
-        with collecting(problems):
+        with Collecting(problems):
             if kind == "method":  # the last: its points are checked against the backbone before it
                 options[kind] = _resolve_points(merged, options, problems)
             made = plugins.make(package, merged[kind], options[kind])
             options[kind] = {name: getattr(made, name) for name in names[kind]}
     if not problems and isinstance(side := merged["image_size"], int) and side > 0:
-        with collecting(problems):
+        with Collecting(problems):
             network = merged["backbone"], json.dumps(options["backbone"], sort_keys=True)
             problems += (*_too_small(*network, side), *_no_weights(*network, merged["weights"]))
     fields = {key: merged[key] for key in FIELDS if key in merged}
-    with collecting(problems):
+    with Collecting(problems):
         result = trial.from_spec({**fields, **{f"{kind}_options": value for kind, value in options.items()}})
     if problems:
         raise InputError(*dict.fromkeys(problems))

@@ -168,7 +168,7 @@ def natural(text: str) -> tuple[bool, float, str]:
 
 
 def different(records: Sequence[Record], name: str) -> list[Any]:
-    """The objects that records have in a field, each once; `NOT_GIVEN` where one has none. Most records share theirs."""
+    """The objects that records have in a field, each once; most share theirs. `NOT_GIVEN` where one has none."""
     try:
         column = list(map(itemgetter(name), records))
     except KeyError:

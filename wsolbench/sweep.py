@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from wsolbench import documents, recipe, resources, shipped
 from wsolbench.documents import Document
-from wsolbench.errors import InputError, Problem, collecting
+from wsolbench.errors import Collecting, InputError, Problem
 from wsolbench.plugins import OPTIONS, explain
 from wsolbench.trial import Trial
 
@@ -89,7 +89,7 @@ def read(
 def _report_problems(document: Document, file: _File) -> list[str]:
     """Told before the first trial, not after the last."""
     problems: list[str] = []
-    with collecting(problems):
+    with Collecting(problems):
         if file.report is not None:
             shipped.find("reports", file.report)
     return [f"{document.where('report')}: {problem}" for problem in problems]
@@ -97,7 +97,7 @@ def _report_problems(document: Document, file: _File) -> list[str]:
 
 def _resource_problems(document: Document, file: _File) -> list[str]:
     problems: list[str] = []
-    with collecting(problems):
+    with Collecting(problems):
         resources.check(file.resources)
     return [f"{document.where('resources', getattr(problem, 'key', ''))}: {problem}" for problem in problems]
 
@@ -130,6 +130,8 @@ def _cases(file: _File) -> Iterator[_Case]:
 def _settings(base: Mapping[str, Any], case: _Case, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A case's settings with the overrides that a trial of its kinds has."""
     settings = {**base, **case.settings}
+    if not overrides:
+        return settings
     kinds = {key: overrides[key] for key in recipe.KINDS if key in overrides}
     known = recipe.accepts({**settings, **kinds})
     return {**settings, **{key: value for key, value in overrides.items() if key in known}}

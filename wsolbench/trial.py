@@ -122,7 +122,7 @@ def from_spec(spec: Mapping[str, Any]) -> Trial:
 
 
 def _thawed(value: Any) -> Any:
-    return {key: frozen(item) for key, item in value.items()} if isinstance(value, Mapping) else frozen(value)
+    return {key: frozen(item) for key, item in value.items()} if isinstance(value, dict) else frozen(value)
 
 
 def unknown_keys(keys: Iterable[str], known: Iterable[str]) -> list[Problem]:
