@@ -94,7 +94,7 @@ GOLDEN_MARKDOWN = """\
 
 ## dataset birds
 
-Dataset birds, epochs 30. In %, mean ± SD (ddof 1) over 3 seeds. \
+Dataset birds, epochs 30. In % after the last epoch, mean ± SD (ddof 1) over 3 seeds. \
 Marked: **best localization**, *best classification*.
 
 |   Rate |              Loc |           Clas |
@@ -112,7 +112,7 @@ Masks
 
 dataset birds
 
-Dataset birds, epochs 30. In %, mean ± SD (ddof 1) over 3 seeds. \
+Dataset birds, epochs 30. In % after the last epoch, mean ± SD (ddof 1) over 3 seeds. \
 Marked: *best localization*, _best classification_.
 
   Rate             Loc            Clas
@@ -146,7 +146,7 @@ def test_a_cell_is_the_mean_and_the_sample_deviation_over_seeds() -> None:
 def test_one_seed_has_no_spread() -> None:
     text = md.render(built([r for r in full() if r["seed"] == 1]))
 
-    assert "In %, one seed, no spread." in text
+    assert "In % after the last epoch, one seed, no spread." in text
     assert "|     75 | **50.00** |   61.00 |" in text
 
 
@@ -155,7 +155,7 @@ def test_the_number_of_seeds_is_a_column_where_it_differs() -> None:
 
     text = md.render(built(records))
 
-    assert "In %, mean ± SD (ddof 1) over n seeds, no SD where n is 1." in text
+    assert "In % after the last epoch, mean ± SD (ddof 1) over n seeds, no SD where n is 1." in text
     assert "|    N/A |            40.00 |          69.00 |   1 |" in text
 
 
@@ -164,7 +164,7 @@ def test_a_cell_of_fewer_seeds_keeps_its_spread() -> None:
 
     text = md.render(built(records))
 
-    assert "In %, mean ± SD (ddof 1) over n seeds. Marked" in text
+    assert "In % after the last epoch, mean ± SD (ddof 1) over n seeds. Marked" in text
     assert "|    N/A |     40.00 ± 0.00 | *70.50 ± 0.71* |   2 |" in text
 
 
@@ -468,9 +468,8 @@ def test_both_forms_carry_the_same_numbers() -> None:
 
 def test_all_problems_of_a_file_are_told_with_their_lines() -> None:
     metrics = ", ".join(map(repr, (*METRICS, *COUNTED[:-1]))) + f" or {COUNTED[-1]!r}"
-    keys = (
-        "title, labels, columns, blocks, per, caption, below, beside, marks, where, sweep, published, compare_to, note"
-    )
+    keys = "title, labels, columns, blocks, per, caption, below, beside, marks, where, sweep"
+    keys += ", published, options, compare_to, note"
     text = SMALL.replace("{header: Loc, metric: top1_loc", "{header: Loc, metric: top1").replace("note:", "notes:")
     text = (
         text.replace("labels: [0]", "labels: [[0]]").replace("name: without", "name: 3").replace("bold: b", "bolt: b")
@@ -507,6 +506,86 @@ def test_a_file_that_is_no_mapping_is_refused() -> None:
     assert problems("- 1\n") == ["reports/small.yaml:1: the file must be a mapping, not [1]"]
 
 
+# Units, and columns and settings that are not always shown
+
+
+def test_a_unit_stands_in_the_heading_with_an_arrow_to_what_is_better() -> None:
+    text = SMALL.replace("metric: top1_loc,", 'metric: top1_loc, unit: "%", difference: true,')
+    text = text.replace("metric: body_coverage,", "metric: optimism, unit: points, better: lower,")
+
+    shown = only([{**r, "optimism": 1.0} for r in full()], text.replace("labels:", "compare_to: {rate: 0}\nlabels:", 1))
+
+    assert shown.headers == (
+        *("Loc (%) ↑", "Δ Loc (points) ↑", "Δ Loc, 95 % from", "Δ Loc, 95 % to", "Δ Loc, p (Holm)"),
+        *("Clas", "Coverage (points) ↓"),
+    )
+
+
+def test_further_columns_and_their_notes_are_shown_when_they_are_asked_for() -> None:
+    text = SMALL.replace("optional: true", "optional: true, more: true, note: Of the body.")
+    records = [{**r, "body_coverage": 12.5} for r in full()]
+
+    usual, more = (report.report(table(text), records, Asked(more=asked)).tables[0] for asked in (False, True))
+
+    assert (usual.headers, usual.notes) == (("Loc", "Clas"), ("N/A: no layer.",))
+    assert (more.headers, more.notes) == (("Loc", "Clas", "Coverage"), ("N/A: no layer.", "Of the body."))
+
+
+RECOMMENDED = """\
+title: Methods
+per: [dataset]
+caption: [dataset, epochs]
+options: recommended
+labels: [Method]
+columns: [{header: Loc, metric: top1_loc}]
+blocks: [{name: all, rows: [{labels: [ADL], where: {method: adl}}]}]
+"""
+
+
+def adl(loc: float, **changes: Any) -> dict[str, Any]:
+    """A trial of ADL with the recipe's settings for a backbone of three stages, but for the changes."""
+    own = {"points": STAGES, "drop_rate": 0.75, "gamma": 0.8, "drop_mask": True, "importance_map": True}
+    trial = {"dataset": "birds", "backbone": "net", "method": "adl", "epochs": 30, "stages": STAGES, "seed": 0, **own}
+    return {**trial, "top1_loc": loc, **changes, "id": json.dumps(changes)}
+
+
+def test_trials_with_other_options_than_the_recipes_are_left_out_where_there_are_both() -> None:
+    shown = only([adl(10, gamma=0.6), adl(50), adl(20, points=STAGES[:1]), adl(30, drop_mask=False)], RECOMMENDED)
+
+    assert [cell.mean for row in rows(shown) for cell in row.cells] == [50]
+    assert shown.notes == (
+        "Of a method that was run with several options, those of the recipe count here; name others to see them.",
+    )
+
+
+def test_options_that_were_asked_for_are_shown_although_the_recipe_has_others() -> None:
+    records = [adl(10, gamma=0.6), adl(50), adl(20, points=STAGES[:1])]
+
+    shown = only(records, RECOMMENDED, gamma=0.6)
+
+    assert [cell.mean for row in rows(shown) for cell in row.cells] == [10]
+    assert shown.notes == ()
+
+
+def test_of_each_budget_the_recommended_trials_count_or_the_only_ones() -> None:
+    records = [adl(50), adl(10, gamma=0.6), adl(20, gamma=0.6, epochs=5)]
+    records += [adl(30, gamma=0.6, epochs=2), adl(40, gamma=0.7, epochs=2)]
+
+    found = [(one.name, one.rows[0].cells[0].mean) for one in built(records, RECOMMENDED).tables]
+
+    assert found == [
+        ("dataset birds, epochs 5", 20),
+        ("dataset birds, epochs 30", 50),
+    ]
+
+
+def test_a_baseline_alone_makes_no_table_beside_one_of_several_rows() -> None:
+    alone = [record(40, 70, 0, dataset="flowers")]
+
+    assert [one.name for one in built([*full(), *alone]).tables] == ["dataset birds"]
+    assert [one.name for one in built(alone).tables] == ["dataset flowers"]
+
+
 # Trials that diverged
 
 
@@ -527,7 +606,7 @@ GOLDEN_DIVERGED = """\
 
 ## dataset birds
 
-Dataset birds, epochs 30. In %, mean ± SD (ddof 1) over n seeds. \
+Dataset birds, epochs 30. In % after the last epoch, mean ± SD (ddof 1) over n seeds. \
 Marked: **best localization**, *best classification*.
 
 |   Rate |               Loc |           Clas |   n |
@@ -608,7 +687,8 @@ GOLDEN_GRID = """\
 
 ## protocol p
 
-Epochs 30, protocol p. In %, mean ± SD (ddof 1) over 3 seeds. Marked: **best localization**, *best classification*.
+Epochs 30, protocol p. In % after the last epoch, mean ± SD (ddof 1) over 3 seeds. \
+Marked: **best localization**, *best classification*.
 
 |   Net |   Rate |       birds: Loc |    birds: Clas |     flowers: Loc |   flowers: Clas |
 |------:|-------:|-----------------:|---------------:|-----------------:|----------------:|

@@ -45,7 +45,7 @@ def test_every_row_of_a_table_is_filled_by_its_sweep(name: str, overrides: dict[
     (table,) = filled(name, **overrides)
 
     assert table.missing == ()
-    headers = {column.header for column in table_file.read(shipped.find("reports", name)).columns}
+    headers = {column.heading for column in table_file.read(shipped.find("reports", name)).columns}
     own = [index for index, heading in enumerate(table.headings) if heading.text in headers]
     assert all(row.cells[index].n for row in table.rows for index in own)
 
@@ -83,12 +83,24 @@ def test_table_3_has_a_block_for_each_backbone_and_columns_for_each_data_set() -
     assert labels(table) == [
         [f"{name} {method}" for method in ("CAM", "HaS", "ACoL", "SPG", "ADL", "CutMix")] for name in names
     ]
-    costs = ("Parameters (MiB)", "More parameters", "More computation")
-    scores = ("Top-1 Loc", "Top-1 Clas", "GT-known Loc")
+    costs = ("Parameters (MiB)", "Parameter overhead (%)", "Computation overhead (%)")
+    scores = ("Top-1 Loc", "Top-1 Clas")
     assert table.headers == (
         *(f"shapes: {header}" for header in costs),
         *(f"{dataset}: {header}" for dataset in ("cub", "shapes") for header in scores),
     )
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "gamma", "methods"])
+def test_a_store_of_several_sweeps_fills_each_table_as_its_own_sweep_does(name: str) -> None:
+    plans = (sweep.read(shipped.find("sweeps", each), {}) for each in ("drop-rate", "placement", "gamma", "methods"))
+    records = {trial.id: finished(trial) for plan in plans for trial in plan.trials}
+
+    made = report.report(table_file.read(shipped.find("reports", name)), list(records.values()), Asked())
+
+    (own,) = filled(name)
+    assert [table.rows for table in made.tables] == [own.rows]
+    assert made.complete
 
 
 # What is counted

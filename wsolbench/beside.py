@@ -10,15 +10,13 @@ from wsolbench.errors import InputError
 from wsolbench.published import Number
 from wsolbench.selection import Part, Record, by_seed, fits, metric
 from wsolbench.table import MISSING, NOT_REPORTED, QUOTED, SIGNIFICANT, Cell, Heading, shown, unique
-from wsolbench.table_file import Column, Line
+from wsolbench.table_file import DELTA, Column, Line
 
 Place = tuple[int, int]
 """Number of a block and of a row in it."""
 
 Filled = Mapping[Place, tuple[Line, Sequence[Record]]]
 """The rows of a part with their records."""
-
-DELTA = "\N{GREEK CAPITAL LETTER DELTA}"
 
 
 class Beside(Protocol):
@@ -109,7 +107,11 @@ class Differences:
         """Those of the difference, its interval, and the p corrected for so many rows."""
         name = f"{DELTA} {self.column.header}"
         ends = (Heading(f"{name}, 95 % {end}", group, signed=True) for end in ("from", "to"))
-        return Heading(name, group, signed=True), *ends, Heading(f"{name}, p (Holm)", group, decimals=4, p=True)
+        return (
+            Heading(self.column.difference_heading, group, signed=True),
+            *ends,
+            Heading(f"{name}, p (Holm)", group, decimals=4, p=True),
+        )
 
     def cells(self, place: Place, cell: Cell) -> tuple[Cell, ...]:  # noqa: ARG002  the records say more
         """The difference, its interval, and its p; dashes in the baseline's own row."""

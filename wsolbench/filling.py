@@ -22,6 +22,7 @@ class Asked:
         place: `data` and `weights` as the user gave them; they are repeated in the commands that fill a table.
         paper: show the published numbers beside ours.
         quote: show the published numbers of the same protocol where there is none of ours.
+        more: show the further columns of a table.
     """
 
     results: str = _RESULTS
@@ -29,6 +30,7 @@ class Asked:
     place: Mapping[str, str] = field(default_factory=dict)
     paper: bool = False
     quote: bool = False
+    more: bool = False
 
     def command(self, sweep: str | None, settings: Mapping[str, Any], seeds: Iterable[int] = ()) -> str | None:
         """The call of make that runs the sweep with these settings and seeds; None where no sweep does."""

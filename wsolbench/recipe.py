@@ -95,6 +95,14 @@ def recommended(dataset: str, backbone: str, method_name: str) -> dict[str, Any]
     return {key: value for key, value in merged.items() if key not in resources.NAMES}
 
 
+def options_of(dataset: str, backbone: str, method_name: str, *, stages: Sequence[str]) -> dict[str, Any]:
+    """The recipe's options of a method on a backbone with these stages, and the method's defaults for the others."""
+    known = recommended(dataset, backbone, method_name)
+    names = plugins.declared_names(plugins.option_class(methods, method_name))
+    made = plugins.make(methods, method_name, {n: expand_stages(known[n], stages) for n in names if n in known})
+    return {name: getattr(made, name) for name in names}
+
+
 def resources_of(trial: Trial) -> dict[str, Any]:
     """What the recipe asks a cluster for, for a trial's job."""
     merged = _merged(trial.dataset, trial.backbone, trial.method)

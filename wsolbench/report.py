@@ -14,6 +14,7 @@ from wsolbench.selection import (
     metric,
     natural,
     parts,
+    recommended,
     select,
     sheets,
     told,
@@ -36,6 +37,10 @@ from wsolbench.table import (
 )
 from wsolbench.table_file import Line, TableFile
 
+_OTHERS_LEFT_OUT = (
+    "Of a method that was run with several options, those of the recipe count here; name others to see them."
+)
+
 
 def report(table: TableFile, records: Sequence[Record], asked: Asked) -> Report:
     """The tables of those records that fit what is asked.
@@ -49,11 +54,19 @@ def report(table: TableFile, records: Sequence[Record], asked: Asked) -> Report:
         InputError: a filter names a field that no record has.
     """
     check_filters(asked.filters, records)
-    cells = select(table, records, asked.filters)
+    fitting = select(table, records, asked.filters)
+    cells = [recommended(cell) for cell in fitting] if table.options == "recommended" else fitting
     if not any(cells):
         return _nothing(table, asked)
-    found = sheets(table, parts(table, Part({}, cells)))
-    return Report(table.title, tuple(_table(Sheet(table, sheet, asked)) for sheet in found))
+    fewer = [_OTHERS_LEFT_OUT] if list(map(len, cells)) != list(map(len, fitting)) else []
+    found = _begun(sheets(table, parts(table, Part({}, cells))))
+    return Report(table.title, tuple(_table(Sheet(table, sheet, asked), fewer) for sheet in found))
+
+
+def _begun(found: Sequence[Sequence[Part]]) -> list[Sequence[Part]]:
+    """The sheets, but where one has several rows none that has a single one: a baseline is of other tables too."""
+    filled = [sum(any(part.cells[row] for part in sheet) for row in range(len(sheet[0].cells))) for sheet in found]
+    return [sheet for sheet, count in zip(found, filled, strict=True) if count > 1 or max(filled) == 1]
 
 
 def _nothing(table: TableFile, asked: Asked) -> Report:
@@ -63,19 +76,19 @@ def _nothing(table: TableFile, asked: Asked) -> Report:
     return Report(table.title, (), note, unique(command for command in commands if command))
 
 
-def _table(sheet: Sheet) -> Table:
-    """The table of a sheet."""
+def _table(sheet: Sheet, notes: Sequence[str] = ()) -> Table:
+    """The table of a sheet, with more notes than its own."""
     blocks = sheet.blocks()
     rows = [row for block in blocks for row in block]
     said = told(sheet.table, sheet.parts)
     return Table(
         name=", ".join(f"{_words(name)} {said[name][0]}" for name in sheet.parts[0].fixed if name in said),
-        caption=sentences(_settings(said), f"in %, {_spread(rows)}"),
+        caption=sentences(_settings(said), f"in % after the last epoch, {_spread(rows)}"),
         labels=sheet.table.headers,
         headings=sheet.headings,
         blocks=blocks,
         marks=sheet.table.marks,
-        notes=_notes(sheet, rows),
+        notes=(*notes, *_notes(sheet, rows)),
         missing=tuple(dict.fromkeys(item for part in sheet.parts for item in _missing(sheet, part))),
     )
 
@@ -91,7 +104,7 @@ def _notes(sheet: Sheet, rows: Sequence[Row]) -> tuple[str, ...]:
     repeats += [
         f"{ALL_DIVERGED}, {DIVERGED}: loss or scores were no numbers any more; no mean counts such a seed."
     ] * lost
-    own = [sheet.table.note] if sheet.table.note else []
+    own = [note for note in (sheet.table.note, *(column.note for column in sheet.columns)) if note]
     beside = [note for others in sheet.others.values() for other in others for note in other.notes()]
     said = unique(note for part in sheet.parts for record in part.records for note in record.get("notes", ()))
     data = [f"Data: {'; '.join(said)}."] if said else []

@@ -13,7 +13,7 @@ from wsolbench.protocols import METRICS
 from wsolbench.store import COUNTED
 from wsolbench.table import shown, unique
 from wsolbench.table_file import Line, TableFile
-from wsolbench.trial import expand_stages
+from wsolbench.trial import FIELDS, expand_stages
 
 Record = Mapping[str, Any]
 """One finished trial: its fields and options side by side, `id`, `protocol`, `stages`, what is counted, and metrics.
@@ -73,6 +73,34 @@ def select(table: TableFile, records: Iterable[Record], filters: Mapping[str, An
     chosen = list(_in_order(fitting(records, filters)))
     lines = [line for block in table.lines() for line in block]
     return [fitting(chosen, line.where) for line in lines]
+
+
+def recommended(records: Sequence[Record]) -> list[Record]:
+    """The records, but of a method that was run with several options only those with the recipe's.
+
+    Among the trials that are equal in all other fields but the seed.
+    """
+    alike: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        alike.setdefault(tuple(shown(record.get(name)) for name in FIELDS if name != "seed"), []).append(record)
+    left_out: set[int] = set()
+    for group in alike.values():
+        names = {name for record in group for name in record} - NO_SETTINGS - set(FIELDS)
+        if not all(_alike(different(group, name)) for name in names):
+            options = _recipe_options(group[0])
+            left_out |= {id(record) for record in group if not fits(record, options)}
+    return [record for record in records if id(record) not in left_out]
+
+
+def _recipe_options(record: Record) -> dict[str, Any]:
+    """What the recipe gives the method of a trial; nothing for a method that is not here, of which nobody knows."""
+    from wsolbench import recipe  # noqa: PLC0415  imports torch, for a store with several settings of a method only
+
+    kinds = (str(record.get(kind)) for kind in recipe.KINDS)
+    try:
+        return recipe.options_of(*kinds, stages=record.get("stages", ()))
+    except InputError:
+        return {}
 
 
 def check_filters(filters: Mapping[str, Any], records: Sequence[Record]) -> None:

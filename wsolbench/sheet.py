@@ -47,10 +47,13 @@ class Sheet:
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """Those of the file, less the optional ones that no record fills."""
+        """Those of the file, less the optional ones that no record fills, and further ones that are not asked for."""
         records = [record for part in self.parts for record in part.records]
         return tuple(
-            c for c in self.table.columns if not c.optional or any(metric(r, c.metric) is not None for r in records)
+            column
+            for column in self.table.columns
+            if (self.asked.more or not column.more)
+            and (not column.optional or any(metric(record, column.metric) is not None for record in records))
         )
 
     @cached_property
@@ -117,7 +120,7 @@ class Sheet:
         """The headings of a column and of what stands beside it."""
         below = next(below for below, value in self.at if value == side.value)
         others = self.others[below, side.value, column.header]
-        own = Heading(column.header, side.group)
+        own = Heading(column.heading, side.group)
         return (own, *(heading for other in others for heading in other.headings(side.group)))
 
     @property

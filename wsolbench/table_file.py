@@ -20,6 +20,9 @@ _Label = Annotated[StrictStr, BeforeValidator(lambda value: shown(value) if type
 _Where = dict[StrictStr, Any]
 _Published = dict[Key, StrictStr]
 _FILE = ConfigDict(extra="forbid")
+_ARROWS = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}
+
+DELTA = "\N{GREEK CAPITAL LETTER DELTA}"
 
 
 @checked(frozen=True, config=_FILE)
@@ -28,13 +31,29 @@ class Column:
 
     header: StrictStr
     metric: Literal[Metric, Counted]
+    unit: StrictStr | None = None  # stands in the heading, and an arrow that says what is better
     better: Literal["higher", "lower"] = "higher"
     mark: Mark | None = None  # of the best value among the rows that stand together
     overall: Mark | None = None  # of the best value of the whole column
     optional: StrictBool = False  # shown only when some record has the metric
+    more: StrictBool = False  # shown only when more is asked for
     once: StrictBool = False  # not for each value of `beside`: shown for the last that has it
     difference: StrictBool = False  # followed by the difference to the row `compare_to`
     published: _Published = field(default_factory=dict)  # as that of a row, for this column
+    note: StrictStr | None = None  # stands below a table that shows it
+
+    @property
+    def heading(self) -> str:
+        """The header with unit and arrow."""
+        return f"{self.header}{self._words(self.unit)}"
+
+    @property
+    def difference_heading(self) -> str:
+        """The same for the difference of two of its values."""
+        return f"{DELTA} {self.header}{self._words('points' if self.unit == '%' else self.unit)}"
+
+    def _words(self, unit: str | None) -> str:
+        return f" ({unit}) {_ARROWS[self.better]}" if unit else ""
 
 
 @checked(frozen=True, config=_FILE)
@@ -74,6 +93,7 @@ class TableFile:
     where: _Where = field(default_factory=dict)
     sweep: StrictStr | None = None
     published: _Published = field(default_factory=dict)
+    options: Literal["any", "recommended"] = "any"  # which count of a method that was run with several
     compare_to: _Where = field(default_factory=dict)  # fields of the baseline row, for columns with a difference
     note: StrictStr | None = None
 

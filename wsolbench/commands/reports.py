@@ -32,6 +32,7 @@ def report(
     quote: Annotated[
         bool, typer.Option("--quote", help="published numbers of the same protocol, with a *, where there is no trial")
     ] = False,
+    more: Annotated[bool, typer.Option("--more", help="further columns, such as accuracy at other thresholds")] = False,
     as_json: Json = False,
 ) -> None:
     """The tables of reports/*.yaml from the finished trials: as text here, and as files."""
@@ -40,7 +41,7 @@ def report(
     if not names:
         raise InputError(f"name a report; there are: {', '.join(shipped.names('reports'))}")
     place = {name: str(given[name]) for name in _PLACE if name in given}
-    asked = Asked(str(results), trial_filters(given), place, paper, quote)
+    asked = Asked(str(results), trial_filters(given), place, paper, quote, more)
     wanted = [word.strip() for word in formats_.split(",")]
     for name in wanted:
         plugins.load(formats, name)
