@@ -359,6 +359,23 @@ def test_wrong_seeds_are_told(wsolbench: Command, tmp_path: Path, seeds: str) ->
     assert f"--seeds must be like 0-4 or 0,1,2, not {seeds!r}" in ended.err
 
 
+def test_seeds_without_end_are_refused(wsolbench: Command, tmp_path: Path) -> None:
+    ended = wsolbench("sweep", sweep_file(tmp_path), "-n", f"--seeds=0-{'9' * 100}")
+
+    assert ended.code == 2
+    assert "are more than 10,000 seeds" in ended.err
+
+
+def test_thousands_of_mistakes_are_told_as_far_as_anybody_reads(wsolbench: Command, tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "trials:\n" + "".join(f"  - {{sed: {n}}}\n" for n in range(200)))
+
+    ended = wsolbench("sweep", file, "-n")
+
+    assert ended.code == 2
+    assert ended.err.count("error: ") == 50
+    assert ended.err.endswith("and 150 more\n")
+
+
 def test_failed_trial_exits_1_and_is_named(
     wsolbench: Command, cub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,11 +151,12 @@ def test_too_many_values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "MOST_NODES", 10)
 
     assert len(data("[1, 2, 3, 4, 5, 6, 7, 8, 9]")) == 9
-    assert refusal("[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]") == "sweeps/x.yaml:1: more than 10 values"
+    assert refusal("[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]") == "sweeps/x.yaml:1: more than 10 values; split the file"
 
 
-def test_a_scalar_above_a_megabyte_is_refused() -> None:
-    assert "a text of more than 1000000 characters" in refusal("a: " + "x" * 1_000_001)
+@pytest.mark.parametrize("mark", ["", '"', "'"])
+def test_a_text_without_end_is_refused(mark: str) -> None:
+    assert "a text of more than 100000 characters" in refusal(f"a: {mark}{'x' * 100_001}{mark}")
 
 
 def test_an_integer_of_thousands_of_digits_is_refused() -> None:
@@ -230,8 +231,44 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "a.yaml").open("wb") as file:
         file.truncate(1 << 40)
 
-    with pytest.raises(InputError, match="has more than 16000000 bytes"):
+    with pytest.raises(InputError, match="has more than 1000000 bytes; it must be settings, not data: split it"):
         read(tmp_path / "a.yaml")
+
+
+def test_a_device_without_end_is_refused() -> None:
+    with pytest.raises(InputError, match="/dev/zero has more than 1000000 bytes"):
+        read(Path("/dev/zero"))
+
+
+HOSTILE = {
+    "a flow list of 150,000 values": ("[" + ",".join(map(str, range(150_000))), "more than 50000 values"),
+    "90,000 keys": ("".join(f"k{n}: 1\n" for n in range(90_000)), "more than 50000 values"),
+    "a million brackets": ("[" * 1_000_000, "nested more than 32 deep"),
+    "a million dashes": ("- " * 500_000, "nested more than 32 deep"),
+    "indented without end": ("".join(" " * n + "a:\n" for n in range(1_400)), "nested more than 32 deep"),
+    "an alias bomb": ("a: &x [1, 1]\nb: [" + "*x," * 30_000, "anchor &x is refused"),
+    "a merge": ("a: {b: 1}\nc:\n  <<: *a\n", "alias *a is refused"),
+    "a call": ("a: !!python/object/apply:os.system ['true']\n", "tag tag:yaml.org,2002:python/object/apply"),
+    "a repeated key": ("a: 1\n" * 20_000, "repeated key 'a', first on line 1"),
+    "a tab": ("a:\n\tb: 1\n", "cannot start any token"),
+    "a NUL byte": ("a: 1\nb: \0\n", "special characters are not allowed"),
+    "half a character": ("a: \udcff\n", "is not UTF-8 text: byte 3"),
+    "nothing but NUL bytes": ("\0" * 1_000_000, "special characters are not allowed"),
+    "documents without end": ("---\n" * 200_000, "a second document begins; there must be one"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_with_its_name(name: str, tmp_path: Path) -> None:
+    text, message = HOSTILE[name]
+    path = tmp_path / "hostile.yaml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+
+    with pytest.raises(InputError) as refused:
+        read(path)
+
+    assert message in str(refused.value)
+    assert all(problem.startswith(str(path)) for problem in refused.value.problems)
 
 
 @pytest.mark.parametrize(

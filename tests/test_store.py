@@ -153,6 +153,15 @@ def test_damaged_record_is_left_out_of_the_records(kept: Store, damage: str) -> 
     assert [record["id"] for record in kept.records()] == [OTHER.id]
 
 
+def test_huge_record_is_refused_unread(kept: Store) -> None:
+    path = recorded(kept)
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+    with pytest.raises(BrokenRecordError, match="has more than 64000000 bytes"):
+        kept.record(TRIAL.id)
+
+
 def test_record_in_another_trials_folder_is_refused(kept: Store) -> None:
     path = recorded(kept)
     kept.add(OTHER)

@@ -257,12 +257,33 @@ def test_mistake_is_told_with_file_and_line(file: Path, text: str, message: str)
     assert problems_of(file, text) == [message]
 
 
-def test_grid_without_end_is_refused_at_once(file: Path) -> None:
-    axis = list(range(101))
+GRIDS = {
+    "a square": (f"grid:\n  seed: {list(range(101))}\n  epochs: {list(range(101))}\n", "10,201"),
+    "a grid of grids": (
+        "grid:\n" + "".join(f"  k{n}: [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" for n in range(500)),
+        "about 10^477",
+    ),
+    "seeds of a grid": (f"grid:\n  epochs: {list(range(9_000))}\nseeds: {list(range(9_000))}\n", "81,000,000"),
+    "seeds of trials": (f"trials:\n  - lr: 1\n  - lr: 2\n  - seed: 1\nseeds: {list(range(5_000))}\n", "10,001"),
+}
 
-    problems = problems_of(file, BASE + f"grid:\n  seed: {axis}\n  epochs: {axis}\n")
 
-    assert problems == ["mine.yaml:2: the grid has 10201 points, more than 10000"]
+@pytest.mark.parametrize("name", GRIDS)
+def test_sweep_without_end_is_refused_before_a_trial_is_made(
+    name: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, count = GRIDS[name]
+    monkeypatch.delattr(recipe, "complete")
+
+    problems = problems_of(file, BASE + text)
+
+    assert problems == [f"mine.yaml:2: {count} trials, more than 10,000; split the sweep"]
+
+
+def test_seed_that_is_given_is_not_multiplied(file: Path) -> None:
+    file.write_text(BASE + f"trials: [{{method: cam}}]\nseeds: {list(range(10_001))}\n", encoding="utf-8")
+
+    assert [trial.seed for trial in sweep.read(file, {"seed": 5}).trials] == [5]
 
 
 def test_missing_file_is_told_with_the_nearest_name(file: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from wsolbench import commands, plugins
-from wsolbench.console import ENVIRONMENT, INTERRUPTED, USAGE, app, say
+from wsolbench.console import ENVIRONMENT, INTERRUPTED, USAGE, app, say, say_problems
 from wsolbench.errors import InputError
 from wsolbench.slurm import NoAnswerError
 
@@ -28,7 +28,7 @@ def main() -> NoReturn:
             _interrupted()
         raise
     except InputError as error:
-        say(*(f"error: {problem}" for problem in error.problems))
+        say_problems(error.problems)
         sys.exit(USAGE)
     except NoAnswerError as error:
         say(f"error: {error}")

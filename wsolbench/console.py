@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ Pairs = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help=
 Results = Annotated[Path, typer.Option(envvar="WSOLBENCH_RESULTS", help="folder of the results")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
+MOST_PROBLEMS = 50
 FAILED, USAGE, INCOMPLETE, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
 
 
@@ -26,6 +27,12 @@ def say(*lines: str) -> None:
     """Tell the user, on stderr."""
     for line in lines:
         print(line, file=sys.stderr, flush=True)
+
+
+def say_problems(problems: Sequence[str]) -> None:
+    """Tell what is wrong, on stderr: all of it, as far as anybody reads."""
+    more = len(problems) - MOST_PROBLEMS
+    say(*(f"error: {problem}" for problem in problems[:MOST_PROBLEMS]), *([f"and {more:,} more"] if more > 0 else []))
 
 
 def print_metrics(heading: Mapping[str, Any], metrics: Mapping[str, float], as_json: bool) -> None:

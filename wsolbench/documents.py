@@ -12,10 +12,11 @@ import yaml
 
 from wsolbench.errors import InputError, nearest
 
+# A person writes these files: what is larger is a slip or an attack, and is refused within a second.
 DEEPEST = 32
-MOST_NODES = 100_000
-LONGEST_SCALAR = 1_000_000  # characters
-LARGEST_FILE = 16_000_000  # bytes
+MOST_NODES = 50_000
+LONGEST_SCALAR = 100_000  # characters
+LARGEST_FILE = 1_000_000  # bytes
 
 Keys = tuple[str | int, ...]
 
@@ -49,9 +50,11 @@ class Document:
 def read(path: Path) -> Document:
     """The document in the file `path`; raises `InputError` with every problem and its line."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError(f"{path} has more than {LARGEST_FILE} bytes")
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)  # a device or a pipe does not say how much it has
+        if len(content) > LARGEST_FILE:
+            raise InputError(f"{path} has more than {LARGEST_FILE} bytes; it must be settings, not data: split it")
+        text = content.decode()
     except FileNotFoundError:
         raise InputError(_missing(path)) from None
     except OSError as error:
@@ -213,7 +216,7 @@ class _Composer:
         self.nodes += 1
         too = {
             f"nested more than {DEEPEST} deep": isinstance(event, yaml.CollectionStartEvent) and len(keys) >= DEEPEST,
-            f"more than {MOST_NODES} values": self.nodes > MOST_NODES,
+            f"more than {MOST_NODES} values; split the file": self.nodes > MOST_NODES,
             f"a text of more than {LONGEST_SCALAR} characters": len(getattr(event, "value", "")) > LONGEST_SCALAR,
         }
         for problem, holds in too.items():

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 import uuid
 from collections import Counter
@@ -71,15 +72,15 @@ def append(path: Path, content: bytes) -> None:
         _put(file.fileno(), content, "append", path)
 
 
-def read(path: Path) -> bytes | None:
-    """The content of a file; None if there is none.
+def read(path: Path, most: int = sys.maxsize) -> bytes | None:
+    """The content of a file, so many bytes at most; None if there is none.
 
     Raises:
         UnreadableError: the file is there, or nobody can say, and it cannot be read although it was waited for.
     """
     for wait in (*WAITS, None):
         try:
-            return _content(path)
+            return _content(path, most)
         except (FileNotFoundError, NotADirectoryError) as error:
             if not _listed(path):
                 return None
@@ -252,10 +253,10 @@ def _put(descriptor: int, content: bytes, step: str, path: Path) -> None:
             rest = rest[os.write(descriptor, rest) :]
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, most: int) -> bytes:
     with path.open("rb") as file:
-        content = file.read()
-        if len(content) < os.fstat(file.fileno()).st_size:
+        content = file.read() if most == sys.maxsize else file.read(most)
+        if len(content) < min(os.fstat(file.fileno()).st_size, most):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
         return content
 

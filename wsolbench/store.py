@@ -24,6 +24,8 @@ Counted = Literal["params_mib", "param_overhead_pct", "compute_overhead_pct"]
 
 COUNTED: tuple[str, ...] = get_args(Counted)
 SCHEMA = 1
+LARGEST = 64_000_000
+"""Bytes of a record; what stands there and is larger is no record, and is not read whole."""
 _DIGEST = "digest"
 _SEAL = b',\n "digest": "'
 
@@ -229,9 +231,11 @@ def _sealed(path: Path, trial_id: str) -> dict[str, Any] | None:
 
 def told(path: Path, trial_id: str) -> tuple[dict[str, Any] | None, str | None]:
     """What a file of `sealed` says, None if there is none; and why it is not to be believed, None if it is."""
-    content = files.read(path)
+    content = files.read(path, LARGEST + 1)
     if content is None:
         return None, None
+    if len(content) > LARGEST:
+        return None, f"has more than {LARGEST} bytes"
     body = files.json_object(content) or {}
     digest = body.pop("digest", None)
     whole = digest == hashlib.sha256(content.rpartition(_SEAL)[0]).hexdigest()

@@ -18,8 +18,8 @@ from wsolbench.errors import Collecting, InputError, Problem
 from wsolbench.plugins import OPTIONS, explain
 from wsolbench.trial import Trial
 
-MOST_POINTS = 10_000
-"""Points of a grid; more are a slip."""
+MOST_TRIALS = 10_000
+"""Of a sweep; more are a slip."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def read(
     """
     document = documents.read(path)
     file = _checked(document)
+    _refuse_too_many(document, file, () if "seed" in overrides else seeds or file.seeds or ())
     problems = [*_report_problems(document, file), *_resource_problems(document, file)]
     cases: list[tuple[_Case, dict[str, Any]]] = []
     trials: dict[Trial, None] = {}  # in the file's order, each once
@@ -115,9 +116,17 @@ def _checked(document: Document) -> _File:
         raise InputError(*map(": ".join, zip(places, explain(error, unknown), strict=True))) from None
     if not file.grid and not file.trials:
         raise InputError(f"{document.where()}: a sweep needs a grid, a list of trials, or both")
-    if (points := math.prod(map(len, file.grid.values()))) > MOST_POINTS:
-        raise InputError(f"{document.where('grid')}: the grid has {points} points, more than {MOST_POINTS}")
     return file
+
+
+def _refuse_too_many(document: Document, file: _File, seeds: Sequence[int]) -> None:
+    """Count the trials before any is made."""
+    points = math.prod(map(len, file.grid.values())) if file.grid else 0
+    cases = [(points, {**file.base, **file.grid}), *((1, {**file.base, **settings}) for settings in file.trials)]
+    if (count := sum(many * (1 if "seed" in of else len(seeds) or 1) for many, of in cases)) > MOST_TRIALS:
+        said = f"{count:,}" if count < 10**9 else f"about 10^{math.log10(count):.0f}"
+        where = document.where("grid" if file.grid else "trials")
+        raise InputError(f"{where}: {said} trials, more than {MOST_TRIALS:,}; split the sweep")
 
 
 def _cases(file: _File) -> Iterator[_Case]:

@@ -1,6 +1,6 @@
 """What the words KEY=VALUE of a command line ask for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,9 @@ from wsolbench.place import Place
 
 PLACE = ("data", "weights", "device", "workers", "protocol", "tensorboard")
 """Keys that say where a trial runs and what is asked of it, not what it is."""
+
+MOST_SEEDS = 10_000
+"""Of a sweep; more are a slip."""
 
 
 def asked(pairs: Iterable[str] | None, results: Path) -> tuple[dict[str, Any], Place]:
@@ -56,15 +59,17 @@ def values(pairs: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def seeds(text: str | None) -> list[int] | None:
+def seeds(text: str | None) -> Sequence[int] | None:
     """The seeds that `0-4` or `0,1,2` means; None for none given."""
     if text is None:
         return None
     try:
         first, dash, last = text.partition("-")
-        found = list(range(int(first), int(last) + 1)) if dash else [int(seed) for seed in text.split(",")]
+        found: Sequence[int] = [int(seed) for seed in text.split(",")] if not dash else range(int(first), int(last) + 1)
     except ValueError:
-        found = []
+        found = ()
+    if isinstance(found, range) and found.stop - found.start > MOST_SEEDS:
+        raise InputError(f"--seeds {text} are more than {MOST_SEEDS:,} seeds")
     if not found:
         raise InputError(f"--seeds must be like 0-4 or 0,1,2, not {text!r}")
     return found
