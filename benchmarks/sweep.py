@@ -9,6 +9,7 @@ process that imports everything and ends, is printed beside.
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -47,11 +48,12 @@ def packed(results: Path, settings: list[str], trials: int) -> None:
     call("-m", "wsolbench", "sweep", file, "--results", results)
 
 
-def seconds(arm: Callable[[], None]) -> float:
-    """How long an arm takes."""
-    start = time.perf_counter()
+def seconds(arm: Callable[[], None]) -> tuple[float, float]:
+    """How long an arm takes, and of the processor, which other processes on the machine matter less to."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     arm()
-    return time.perf_counter() - start
+    clock, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return clock, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def digests(results: Path) -> list[str]:
@@ -66,21 +68,22 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--pairs", type=int, default=1)
     asked = parser.parse_args()
-    ratios, equal = [], True
+    clock, processor, equal = [], [], True
     with tempfile.TemporaryDirectory() as folder:
         packed(Path(folder, "first"), asked.settings, 1)  # draws the images, compiles
         for pair in range(asked.pairs):
             places = Path(folder, f"fresh{pair}"), Path(folder, f"packed{pair}")
             pairs = zip((fresh, packed), places, strict=True)
             taken = [seconds(partial(arm, place, asked.settings, asked.trials)) for arm, place in pairs]
-            ratios.append(taken[0] / taken[1])
+            for ratios, theirs, ours in zip((clock, processor), *taken, strict=True):
+                ratios.append(theirs / ours)
             equal &= digests(places[0]) == digests(places[1]) and len(digests(places[0])) == asked.trials
-    start = time.perf_counter()
-    call("-c", "import wsolbench.job")
-    alone = time.perf_counter() - start
+    alone, _ = seconds(lambda: call("-c", "import wsolbench.job"))
     print(f"{asked.trials} trials of {' '.join(asked.settings)} on {CORES} cores; equal weights: {equal}")
-    print(f"sweep: {median(ratios):.2f}x (median of {asked.pairs} pairs; {min(ratios):.2f} to {max(ratios):.2f})")
-    print(f"  a start alone, over a trial of the sweep: {alone / (taken[1] * CORES / asked.trials):.2f}")
+    spread = f"{min(clock):.2f} to {max(clock):.2f}"
+    print(f"sweep: {median(clock):.2f}x (median of {asked.pairs} pairs; {spread})")
+    print(f"  of the processor: {median(processor):.2f}x")
+    print(f"  a start alone, over a trial of the sweep: {alone / (taken[1][0] * CORES / asked.trials):.2f}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class CutMix(Method):
         kept = float(Beta(self.beta, self.beta).sample())
         y, x = (int(torch.randint(extent, ())) for extent in (height, width))
         top, left, bottom, right = box(height, width, kept, (y, x))
-        order = torch.randperm(len(images)).to(images.device)
+        order = torch.randperm(len(images)).to(images.device, non_blocking=True)
         pasted = images.clone()
         pasted[..., top:bottom, left:right] = images[order, :, top:bottom, left:right]
         share = (bottom - top) * (right - left) / (height * width)

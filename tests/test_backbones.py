@@ -127,6 +127,18 @@ def test_feature_points_run_in_the_order_they_are_listed(name: str) -> None:
     assert seen == list(backbone.points)
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"])
+def test_the_gradient_of_the_last_map_is_laid_out_as_the_map(layout: torch.memory_format) -> None:
+    seen: list[Tensor] = []
+    network = made("tiny", "cpu").to(memory_format=layout)
+    images = torch.randn(2, 3, 16, 16).to(memory_format=layout)
+    network.get_submodule(network.points["conv5"]).register_full_backward_hook(lambda _, __, found: seen.extend(found))
+
+    network(images)["last"].mean((2, 3)).sum().backward()
+
+    assert [gradient.is_contiguous(memory_format=layout) for gradient in seen] == [True]
+
+
 @every_backbone
 def test_stages_are_feature_points_of_ever_smaller_maps(name: str) -> None:
     backbone = made(name)

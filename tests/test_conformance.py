@@ -6,6 +6,7 @@ Adapters of your own: `WSOLBENCH_METHODS=/their/folder pytest tests/test_conform
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import MISSING, asdict, fields
 from functools import lru_cache
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from tests.conftest import BACKBONES, QUICK
 from wsolbench import backbones, loop, methods, plugins, recipe
 from wsolbench.backbone import Backbone
+from wsolbench.batches import Batch
 from wsolbench.errors import InputError
 from wsolbench.method import Method, Net, build, feature_points
 
@@ -133,6 +135,38 @@ def test_the_body_trains_at_the_base_rate_and_all_that_is_new_at_the_heads(metho
     assert (base["lr"], head["lr"]) == (0.1, 0.2)
     assert {names[id(parameter)] for parameter in base["params"]} == published
     assert {names[id(parameter)] for parameter in head["params"]} == {*names.values()} - published != set()
+
+
+@every_backbone
+@every_method
+def test_a_step_waits_for_no_value_of_the_device(method: str, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device `meta` there are no values: to read one, as `.item()`, `.cpu()` or an `if` does, is an error."""
+    made, net = network(method, backbone)
+    meta = torch.device("meta")
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which knows no such device
+    sgd = torch.optim.SGD(net.to(meta).train().parameters(), lr=0.1, momentum=0.9)
+    images, labels = batch()
+
+    loss = loop.Trainer(net, made, sgd, meta, "fp32").step(Batch(images, labels, ("a.jpg", "b.jpg")))
+
+    assert (loss.device, loss.shape) == (meta, ())
+
+
+@pytest.mark.full
+@every_method
+def test_compiled_steps_are_those_of_the_network(method: str) -> None:
+    """Two sizes of a batch, as an epoch has; methods that draw in the network draw other numbers compiled."""
+    made, net = network(method, SMALL)
+    images, labels = batch(4, 32, 32)
+    losses = []
+    for compiled in (False, True):
+        copy = deepcopy(net).to(memory_format=torch.channels_last)
+        trainer = loop.Trainer(copy, made, loop.optimizer(copy, TRIAL), torch.device("cpu"), "fp32", compiled)
+        torch.manual_seed(0)
+        batches = [Batch(images[:size], labels[:size], tuple(map(str, range(size)))) for size in (4, 4, 3)]
+        losses.append([trainer.epoch([each]).loss for each in batches])
+
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 @every_backbone

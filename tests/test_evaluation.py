@@ -15,8 +15,8 @@ from wsolbench import scoremaps
 from wsolbench.boxes import boxes_at_thresholds
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
-from wsolbench.evaluation import Predictions, Scores, coverage, error_kind, evaluate
-from wsolbench.metrics import ERRORS
+from wsolbench.evaluation import Counts, Predictions, Scores, coverage, error_kind, evaluate
+from wsolbench.metrics import ERRORS, BoxAccuracy
 from wsolbench.protocols import Protocol, names, protocol
 from wsolbench.truth import of_network
 
@@ -163,6 +163,27 @@ def test_the_held_out_threshold_is_chosen_on_the_held_out_images_alone() -> None
 def test_without_held_out_images_their_protocol_is_refused() -> None:
     with pytest.raises(InputError, match="chooses its threshold on held-out images, and there are none"):
         scores(predictions(filled((0, 0, 5, 5))), split_of([(0, 0, 5, 5)]), protocol("wsolbench"))
+
+
+def test_protocols_that_differ_in_their_threshold_share_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    updates: list[str] = []
+    update = BoxAccuracy.update
+
+    def counted(self: BoxAccuracy, *arguments: Any) -> None:
+        updates.append(self.contours)
+        update(self, *arguments)
+
+    monkeypatch.setattr(BoxAccuracy, "update", counted)
+    rules = [fixed(0.2), fixed(0.6), fixed(0.2, clip=True)]
+    found, split = predictions(filled((4, 5, 14, 17)), filled((1, 1, 5, 5))), split_of([(4, 5, 14, 17)], [(0, 0, 9, 9)])
+    truth, counts = of_network(split, rules[0].geometry, SIDE), Counts()
+
+    together = [evaluate(found, truth, rule, counts=counts) for rule in rules]
+
+    assert updates == ["largest", "all"] * 2
+    alone = [scores(found, split, rule) for rule in rules]
+    assert [each.metrics for each in together] == [each.metrics for each in alone]
+    assert [each.curve.tolist() for each in together] == [each.curve.tolist() for each in alone]
 
 
 def test_max_box_acc_v2_takes_every_contour() -> None:

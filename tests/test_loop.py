@@ -11,6 +11,7 @@ from torch.optim import SGD
 from tests.conftest import QUICK
 from wsolbench import backbones, loop, method, methods, plugins, recipe
 from wsolbench.batches import Batch
+from wsolbench.errors import InputError
 from wsolbench.loop import DivergedError, Trainer
 from wsolbench.method import Method, Net
 from wsolbench.trial import Trial
@@ -120,6 +121,23 @@ def test_no_momentum_is_plain_sgd(trial: Trial) -> None:
         torch.testing.assert_close(p.detach(), old - 0.1 * p.grad)
 
 
+# Compiled
+
+
+def test_compiling_without_a_compiler_is_refused_with_what_to_do(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+
+    with pytest.raises(InputError, match=r"needs a C\+\+ compiler, and there is no no-such-compiler: install one"):
+        replace(trainer(network(), trial), compile=True).step(batch(2))
+
+
+def test_compiling_for_a_gpu_without_triton_is_refused(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "find_spec", lambda _: None)
+
+    with pytest.raises(InputError, match="needs triton on a GPU"):
+        _ = replace(trainer(network(), trial), compile=True, device=torch.device("cuda")).forward
+
+
 # Epochs
 
 
@@ -164,6 +182,25 @@ def test_loss_that_is_no_number_names_its_batch(trial: Trial, bad: int) -> None:
         trainer(network(), trial).epoch(data)
 
     assert str(caught.value) == f"the loss is nan in the batch of images {2 * bad}.jpg, {2 * bad + 1}.jpg"
+
+
+@pytest.mark.parametrize("bad", [0, loop.UNREAD - 1, loop.UNREAD, loop.UNREAD + 1])
+def test_of_many_losses_the_first_that_is_no_number_names_its_batch(trial: Trial, bad: int) -> None:
+    data = [batch(1, k) for k in range(loop.UNREAD + 2)]
+    data[bad] = replace(data[bad], images=torch.full_like(data[bad].images, torch.nan))
+
+    with pytest.raises(DivergedError, match=rf"^the loss is nan in the batch of images {bad}\.jpg$"):
+        trainer(network(), trial).epoch(data)
+
+
+def test_losses_are_read_once_in_many_steps(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    stack = torch.stack
+    monkeypatch.setattr(torch, "stack", lambda losses: reads.append(len(losses)) or stack(losses))
+
+    reached = trainer(network(), trial).epoch([batch(1, k) for k in range(loop.UNREAD + 2)])
+
+    assert (reached.step, reached.images, reads) == (loop.UNREAD + 2, loop.UNREAD + 2, [loop.UNREAD, 2])
 
 
 def test_infinite_loss_names_its_batch(trial: Trial) -> None:

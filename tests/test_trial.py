@@ -114,6 +114,7 @@ OTHERS: dict[str, Any] = {
     "momentum": 0.8,
     "precision": "bf16",
     "extract": "layercam",
+    "compile": True,
 }
 
 
@@ -127,7 +128,22 @@ def test_every_field_is_part_of_the_id(field: str) -> None:
 def test_no_field_has_a_hidden_default() -> None:
     groups: dict[str, Any] = {group: {} for group in trial.OPTION_GROUPS}
 
-    assert problems_of(groups) == tuple(f"{name} is missing" for name in trial.FIELDS)
+    assert problems_of(groups) == tuple(f"{name} is missing" for name in trial.FIELDS if name not in trial.LATER)
+
+
+def test_a_field_newer_than_the_ids_is_in_no_specification_that_does_not_use_it() -> None:
+    assert "compile" not in made(compile=False).spec()
+    assert made(compile=True).spec()["compile"] is True
+    assert made(compile=False).id == made().id == GOLDEN
+    assert trial.from_spec(made(compile=True).spec()) == made(compile=True)
+
+
+def test_a_field_newer_than_the_ids_is_in_every_row() -> None:
+    assert [trial.flat(SPEC)["compile"], made().row()["compile"], made(compile=True).row()["compile"]] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_no_field_is_a_path_a_device_or_a_number_of_workers() -> None:

@@ -19,6 +19,9 @@ Levels: TypeAlias = NDArray[np.uint8]
 Ints: TypeAlias = NDArray[np.int32]
 Longs: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
+Flags: TypeAlias = NDArray[np.bool_]
+Wanted: TypeAlias = tuple[Flags, int]
+"""Which rows are asked for, and how many of them are of masks with a pixel."""
 
 ROWS = 257  # of a table: 0 is the whole map, 1 .. 255 are the masks; above the greatest level there is no pixel
 STEP_X = np.array([1, 1, 0, -1, -1, -1, 0, 1])  # clockwise from the right
@@ -473,6 +476,18 @@ def table_row(threshold: float, greatest: int) -> int:
 
 
 @compiled
+def want_rows(thresholds: Floats, greatest: int, wanted: Flags) -> int:
+    """Mark the rows that thresholds fall on; how many of them have a contour."""
+    wanted[:] = False
+    for t in range(len(thresholds)):
+        wanted[table_row(thresholds[t], greatest)] = True
+    count = 0
+    for row in range(1, greatest + 1):
+        count += wanted[row]
+    return count
+
+
+@compiled
 def with_room(found: Longs, count: int, more: int) -> Longs:
     """`found`, or a longer copy if it has no room for more."""
     if count + more <= len(found):
@@ -515,9 +530,10 @@ def add_outer_boxes(greatest: int, limits: Longs, found: Longs) -> int:
 
 @compiled
 def sweep(
-    levels: Levels, holes: bool, all_contours: bool, limits: Longs, room: Room, found: Longs, count: int
+    levels: Levels, holes: bool, all_contours: bool, wanted: Wanted, limits: Longs, room: Room, found: Longs, count: int
 ) -> tuple[Longs, int]:
     """Append the largest component of each mask, or all of them, or all holes: components of the inverted map."""
+    flags, left = wanted
     segments, events, forest = room
     greatest = int(levels.max())
     reach, grow, top, bottom = 1, 0, greatest, 0
@@ -528,23 +544,29 @@ def sweep(
     for level in range(top, bottom, -1):
         descend(level, segments, events, forest)
         row = 256 - level if holes else level
+        if not flags[row]:
+            continue
         found = with_room(found, count, int(forest.number[0]))
         if not all_contours:
             count = add_box(forest, largest(levels, level, forest), grow, limits, row, found, count)
-            continue
-        for i in range(forest.number[0]):
+        for i in range(forest.number[0] if all_contours else 0):
             component = int(forest.alive[i])
             if component != 0:  # the segment of the ring's first row: what is around the map
                 count = add_box(forest, component, grow, limits, row, found, count)
+        left -= 1
+        if left == 0:
+            break
     return found, count
 
 
 @compiled
-def find_boxes(levels: Levels, limits: Longs, all_contours: bool, room: Room, found: Longs) -> tuple[Longs, int]:
-    """The boxes of each row and how many, as (K, 5) x0, y0, x1, y1, row, in no order; `found` is written over."""
+def find_boxes(
+    levels: Levels, limits: Longs, all_contours: bool, wanted: Wanted, room: Room, found: Longs
+) -> tuple[Longs, int]:
+    """The boxes of the wanted rows and how many, (K, 5) x0, y0, x1, y1, row, in no order; `found` is written over."""
     count = add_outer_boxes(int(levels.max()), limits, found)
-    for holes in range(1 + all_contours):
-        found, count = sweep(levels, holes == 1, all_contours, limits, room, found, count)
+    for holes in range((1 + all_contours) * (wanted[1] > 0)):
+        found, count = sweep(levels, holes == 1, all_contours, wanted, limits, room, found, count)
     return found, count
 
 
@@ -570,15 +592,18 @@ def boxes_of_rows(
 ) -> list[Longs]:
     """The boxes of each of (N, H + 2, W + 2) maps, in the order of their rows.
 
-    Filled in: where the boxes of row r of map n begin and end, first[n, r] and first[n, r + 1]; its rows[n, t].
+    Only rows that thresholds fall on have boxes. Filled in: where those of row r of map n begin and end, first[n, r]
+    and first[n, r + 1]; its rows[n, t].
     """
     room = new_room(batch)
     found = np.empty((ROWS, 5), np.int64)
+    flags = np.empty(ROWS, np.bool_)
     boxes = []
     for n in range(len(batch)):
-        found, count = find_boxes(batch[n], limits, all_contours, room, found)
-        boxes.append(sort_by_row(found, count, first[n]))
         greatest = int(batch[n].max())
+        wanted = flags, want_rows(thresholds, greatest, flags)
+        found, count = find_boxes(batch[n], limits, all_contours, wanted, room, found)
+        boxes.append(sort_by_row(found, count, first[n]))
         for t in range(len(thresholds)):
             rows[n, t] = table_row(thresholds[t], greatest)
     return boxes
@@ -624,11 +649,13 @@ def count_hits(
     """
     room = new_room(batch)
     found = np.empty((ROWS, 5), np.int64)
+    flags = np.empty(ROWS, np.bool_)
     best = np.empty(ROWS, np.float64)
     for n in range(len(batch)):
-        found, count = find_boxes(batch[n], limits, all_contours, room, found)
-        find_best(found, count, truths[first[n] : first[n + 1]], last, best)
         greatest = int(batch[n].max())
+        wanted = flags, want_rows(thresholds, greatest, flags)
+        found, count = find_boxes(batch[n], limits, all_contours, wanted, room, found)
+        find_best(found, count, truths[first[n] : first[n + 1]], last, best)
         for t in range(len(thresholds)):
             reached = best[table_row(thresholds[t], greatest)]
             for d in range(len(iou_thresholds)):

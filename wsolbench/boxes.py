@@ -86,7 +86,9 @@ def boxes_at_thresholds(
     found = [one for part in in_chunks(work, len(score_maps), threads) for one in part]
     if contours == "all":
         return [_shared(boxes, first.tolist(), rows.tolist()) for boxes, first, rows in found]
-    return np.array([boxes[rows] for boxes, _, rows in found], np.int64).reshape(len(score_maps), len(grid), 4)
+    return np.array([boxes[first[rows]] for boxes, first, rows in found], np.int64).reshape(
+        len(score_maps), len(grid), 4
+    )
 
 
 def boxes_at_thresholds_opencv(

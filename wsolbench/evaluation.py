@@ -2,8 +2,8 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -100,6 +100,10 @@ class Scores:
     curve: NDArray[np.float64]
 
 
+Counts: TypeAlias = dict[Protocol, tuple[BoxAccuracy, BoxAccuracy]]
+"""Hits of the split's images at every threshold, of a protocol's contours and of all, by a protocol's other fields."""
+
+
 def collect(outputs: Iterable[tuple[Tensor, Tensor]]) -> Predictions:
     """The predictions of all batches of logits (N, K) and score maps (N, h, w)."""
     classes, probabilities, maps = [], [], []
@@ -117,6 +121,8 @@ def evaluate(
     protocol: Protocol,
     held_out: tuple[scoremaps.Maps, Truth] | None = None,
     threads: int = 1,
+    *,
+    counts: Counts | None = None,
 ) -> Scores:
     """The scores of a split's predictions.
 
@@ -126,12 +132,15 @@ def evaluate(
         protocol: how a score map becomes a box, and a box a hit.
         held_out: score maps and truth of the images that a threshold may be chosen on.
         threads: among so many the maps are shared out; the scores do not depend on it.
+        counts: of these predictions, by protocols before this one; it is added to.
 
     Raises:
         InputError: the protocol chooses its threshold on held-out images and there are none.
     """
     chosen_on = None if held_out is None else of_network(*held_out, protocol)
-    found = localization(of_network(predictions.score_maps, truth, protocol), protocol, chosen_on, threads)
+    found = localization(
+        of_network(predictions.score_maps, truth, protocol), protocol, chosen_on, threads, counts=counts
+    )
     labels = truth.split.labels
     top1 = predictions.top5[:, 0] == labels
     top5 = (predictions.top5 == labels[:, None]).any(1)
@@ -147,14 +156,24 @@ def evaluate(
     return Scores(metrics, {**found.images, "error": error}, classes, found.curve)
 
 
-def localization(scored: Scored, protocol: Protocol, held_out: Scored | None = None, threads: int = 1) -> Scores:
+def localization(
+    scored: Scored,
+    protocol: Protocol,
+    held_out: Scored | None = None,
+    threads: int = 1,
+    *,
+    counts: Counts | None = None,
+) -> Scores:
     """The scores that need no predicted class: of score maps against boxes and masks, where there are any."""
     boxed = scored.truth.split.boxed
     threshold = _threshold(protocol, held_out, threads) if boxed else None
-    best, every = (_accuracy(protocol, contours, threads) for contours in (protocol.contours, "all"))
+    rule = replace(protocol, threshold="oracle")  # hits are counted at every threshold, whichever is chosen
+    counts = {} if counts is None else counts
+    counted = rule in counts or not boxed
+    best, every = counts.setdefault(rule, (_accuracy(rule, rule.contours, threads), _accuracy(rule, "all", threads)))
     precision, images = PixelAveragePrecision(), []
     for chunk in scored:
-        if boxed:
+        if not counted:
             best.update(chunk.maps, chunk.truths)
             every.update(chunk.maps, chunk.truths)
         if chunk.masks is not None:

@@ -288,7 +288,7 @@ class _Run:
     def _train(self, net: Net, split: Split, device: torch.device) -> None:
         trial, attempt, folder = self.trial, self.pulse.attempt, self.store.path(self.trial.id, "checkpoint")
         sgd = loop.optimizer(net, trial)
-        trainer = loop.Trainer(net, _method(trial), sgd, device, trial.precision)
+        trainer = loop.Trainer(net, _method(trial), sgd, device, trial.precision, trial.compile)
         pixels = Pixels(split, larger(trial.image_size))
         position = checkpoint.resume(folder, net, sgd, _warn)
         while position.epoch < trial.epochs:
@@ -332,6 +332,7 @@ class Evaluator:
     stop: Stop = field(default_factory=Stop)  # may ask for an end after any batch
     passes: dict[str, Predictions] = field(default_factory=dict)  # `geometry/split`
     truths: dict[str, Truth] = field(default_factory=dict)  # as above
+    counts: evaluation.Counts = field(default_factory=dict)  # of the test images
 
     def can(self, name: str) -> bool:
         """Whether the protocol has the images it chooses its threshold on."""
@@ -380,7 +381,7 @@ class Evaluator:
         if self.images.held_out is not None and protocol.threshold == "held_out":
             score_maps = self._pass(protocol.geometry, "held_out").score_maps
             held_out = (score_maps, self._truth(protocol.geometry, "held_out"))
-        return evaluation.evaluate(test, truth, protocol, held_out, self.trial.threads)
+        return evaluation.evaluate(test, truth, protocol, held_out, self.trial.threads, counts=self.counts)
 
     def _truth(self, geometry: Geometry, name: str) -> Truth:
         key = f"{geometry}/{name}"

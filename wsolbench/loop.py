@@ -1,9 +1,13 @@
 """The one training loop, and the one forward pass that evaluation needs."""
 
-from collections.abc import Iterable, Iterator
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from importlib.util import find_spec
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +16,15 @@ from torch.optim import SGD
 
 from wsolbench.batches import Batch
 from wsolbench.checkpoint import Position
-from wsolbench.method import Method, Net
+from wsolbench.errors import InputError
+from wsolbench.method import Method, Net, Output
 from wsolbench.trial import Trial
 
 START = Position()
+Names: TypeAlias = tuple[str, ...]
+
+UNREAD = 32
+"""Steps whose losses stay on the device: to read one makes the processor wait for all that the device has to do."""
 
 
 class DivergedError(RuntimeError):
@@ -35,6 +44,21 @@ class Trainer:
     optimizer: SGD
     device: torch.device
     precision: str
+    compile: bool = False
+
+    @cached_property
+    def forward(self) -> Callable[[Tensor, Tensor], Output]:
+        """The network, as kernels of its own where that is asked for: on a GPU replayed as CUDA graphs.
+
+        Raises:
+            InputError: there is nothing here to compile with.
+        """
+        if not self.compile:
+            return self.net
+        _refuse_without_compiler(self.device)
+        torch._dynamo.config.skip_nnmodule_hook_guards = False  # noqa: SLF001  hooks are what tells networks apart
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        return torch.compile(self.net, mode=mode, dynamic=False)  # an epoch has batches of two sizes
 
     def epoch(self, batches: Iterable[Batch], begun: Position = START) -> Position:
         """One pass over `batches`, all or the rest of an epoch; returns the position after it.
@@ -43,14 +67,12 @@ class Trainer:
             DivergedError: the loss of a batch is not finite.
         """
         self.net.train()
-        step, total, count = begun.step, begun.loss, begun.images
-        pending: tuple[Tensor, Batch] | None = None
+        reached, unread = begun, list[tuple[Tensor, Names]]()
         for batch in batches:
-            loss = self.step(batch)
-            total += _finite(pending)  # of the step before: the device is not made to wait for this one
-            pending = (loss, batch)
-            step, count = step + 1, count + len(batch.names)
-        return replace(begun, step=step, loss=total + _finite(pending), images=count)
+            unread.append((self.step(batch), batch.names))
+            if len(unread) == UNREAD:
+                reached = _read(unread, reached)
+        return _read(unread, reached)
 
     def step(self, batch: Batch) -> Tensor:
         """One update of the weights; returns the loss, a scalar on the device."""
@@ -58,21 +80,34 @@ class Trainer:
         clean = batch.images.to(self.device, non_blocking=True)
         images, targets = self.method.augment(clean, F.one_hot(labels, self.net.num_classes).to(clean.dtype))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            loss = self.net.head.loss(self.net(images, labels), targets)
+            loss = self.net.head.loss(self.forward(images, labels), targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
 
 
-def _finite(pending: tuple[Tensor, Batch] | None) -> float:
-    """The summed loss of a batch."""
-    if pending is None:
-        return 0.0
-    loss, batch = pending
-    if not torch.isfinite(loss):
-        raise DivergedError(f"the loss is {float(loss)}", batch.names)
-    return float(loss) * len(batch.names)
+def _refuse_without_compiler(device: torch.device) -> None:
+    """Say what is missing, before torch does in the words of its inner parts."""
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise InputError("compile=true needs triton on a GPU, and it is not installed: pip install triton")
+    if device.type != "cuda" and shutil.which(compiler) is None:
+        raise InputError(
+            f"compile=true needs a C++ compiler, and there is no {compiler}: install one, or set CXX to it"
+        )
+
+
+def _read(unread: list[tuple[Tensor, Names]], reached: Position) -> Position:
+    """The position after these steps, whose losses are taken off the device at once; the list is empty afterwards."""
+    losses = torch.stack([loss for loss, _ in unread]).tolist() if unread else []
+    for loss, (_, names) in zip(losses, unread, strict=True):
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss}", names)
+        step, images = reached.step + 1, reached.images + len(names)
+        reached = replace(reached, step=step, loss=reached.loss + loss * len(names), images=images)
+    unread.clear()
+    return reached
 
 
 def optimizer(net: Net, trial: Trial) -> SGD:

@@ -53,6 +53,7 @@ class Trial:
     precision: Literal["fp32", "bf16"]  # of training; evaluation is always fp32
     extract: Annotated[str, AfterValidator(extract.known)]  # how score maps are read off: a name of extract.yaml
     threads: Annotated[int, Ge(1), Le(1024)]  # of the CPU; the last digits of a sum depend on it
+    compile: bool = False  # train on kernels that torch compiles: other last digits; not in the id of those that do not
 
     @cached_property
     def id(self) -> str:
@@ -67,7 +68,8 @@ class Trial:
         return json.loads(json.dumps(self._fields(), allow_nan=False))
 
     def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in (*FIELDS, *OPTION_GROUPS)}
+        values = {name: getattr(self, name) for name in (*FIELDS, *OPTION_GROUPS)}
+        return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
     def row(self) -> dict[str, Any]:
         """All fields and options side by side, as reports and filters name them."""
@@ -83,6 +85,9 @@ def words(spec: Mapping[str, Any]) -> str:
 
 OPTION_GROUPS = ("dataset_options", "backbone_options", "method_options")
 _STAGES = re.compile(r"stages(?:\[(-?[0-9]+)?:(-?[0-9]+)?\])?")
+LATER = {"compile": False}
+"""Fields newer than the ids in use, with what all trials before had: of that value a specification is silent."""
+
 FIELDS = tuple(f.name for f in fields(Trial) if f.name not in OPTION_GROUPS)
 
 
@@ -98,7 +103,7 @@ def id_of(spec: Mapping[str, Any]) -> str:
 
 def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's specification with its options beside its fields."""
-    row = {key: value for key, value in spec.items() if key not in OPTION_GROUPS}
+    row = {**LATER, **{key: value for key, value in spec.items() if key not in OPTION_GROUPS}}
     for group in OPTION_GROUPS:
         row |= spec.get(group, {})
     return row

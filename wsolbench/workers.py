@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from wsolbench import boxes, files, worker
+from wsolbench import boxes, files, scoremaps, worker
 from wsolbench import job as job  # noqa: PLC0414  for the children, who need not import it
 from wsolbench._pixels import windows
 from wsolbench.attempts import Order, running_here
@@ -101,10 +101,10 @@ def serve(handover: Handover, place: Place, order: Order, at_once: int, launcher
 
 
 def _warm() -> None:
-    """Load the compiled kernels, as the children do not have to then; nothing here starts a thread of torch."""
+    """Load the compiled kernels and OpenCV, as the children need not then; nothing here starts a thread of torch."""
     maps, box = np.zeros((1, 8, 8), np.float32), [np.array([[1.0, 1.0, 4.0, 4.0]])]
     maps[0, 2:5, 2:5] = 1
-    boxes.boxes_at_thresholds(maps, [0.2])
+    boxes.boxes_at_thresholds(scoremaps.resized(maps, 16, 16, "linear"), [0.2])
     for contours in ("largest", "all"):
         BoxAccuracy(threshold_grid(), contours=contours).update(maps, box)
     rows, corners, mirrored = np.zeros(1, np.int64), np.zeros((1, 2), np.int64), np.zeros(1, np.bool_)
