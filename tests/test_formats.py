@@ -77,7 +77,7 @@ GOLDEN_HTML = """\
 </table>
 <p class="note">N/A: no layer.</p>
 <details class="missing" open>
-<summary>Missing</summary>
+<summary>Missing: 1</summary>
 <ul>
 <li>Rate (%) N/A: no trial (seed 0)</li>
 </ul>

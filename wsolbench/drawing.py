@@ -59,8 +59,8 @@ def style() -> Iterator[None]:
         yield
 
 
-def draw(sheet: Sheet, curves: Curves | None = None) -> Figure:
-    """The figure of a sheet; `curves` are needed where every threshold is on x."""
+def draw(sheet: Sheet, curves: Curves | None = None, *, caption: bool = True) -> Figure:
+    """The figure of a sheet, with its caption below; `curves` are needed where every threshold is on x."""
     with style():
         panels = len(sheet.file.y)
         figure = Figure(figsize=(_WIDTH * max(panels, 1.4), _HEIGHT + 0.6), layout=ConstrainedLayoutEngine(wspace=0.06))
@@ -71,7 +71,8 @@ def draw(sheet: Sheet, curves: Curves | None = None) -> Figure:
             axes.grid(axis="y", color="0.9", linewidth=0.6)
         wrapped = textwrap.fill(sheet.caption, int(figure.get_figwidth() * 19))
         _legend(figure, grid[0])
-        figure.supxlabel(wrapped, fontsize=6.5, color="0.4", x=0.01, ha="left")
+        if caption:
+            figure.supxlabel(wrapped, fontsize=6.5, color="0.4", x=0.01, ha="left")
     return figure
 
 

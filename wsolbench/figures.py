@@ -14,7 +14,17 @@ from wsolbench.errors import InputError, nearest
 from wsolbench.looks import Look, looks
 from wsolbench.plugins import Positive
 from wsolbench.protocols import Metric
-from wsolbench.selection import NO_SETTINGS, NOT_GIVEN, Record, check_filters, diverged, fits, meant, natural
+from wsolbench.selection import (
+    NO_SETTINGS,
+    NOT_GIVEN,
+    Record,
+    check_filters,
+    diverged,
+    fits,
+    meant,
+    natural,
+    recommended,
+)
 from wsolbench.store import Counted
 from wsolbench.table import shown
 
@@ -54,6 +64,7 @@ class FigureFile:
     per: tuple[StrictStr, ...]  # fields that never share a figure; its caption tells them
     where: dict[StrictStr, Any] = field(default_factory=dict)  # the trials that it shows
     baseline: dict[StrictStr, Any] | None = None  # the trials of the dashed line
+    options: Literal["any", "recommended"] = "any"  # which are shown of a method that was run with several
     sweep: StrictStr | None = None  # the sweep that runs them
 
 
@@ -144,6 +155,7 @@ def sheets(file: FigureFile, records: Sequence[Record], filters: Mapping[str, An
     styles = looks({str(record["method"]) for record in records})
     chosen = sorted((r for r in records if fits(r, filters)), key=lambda r: (r["seed"], str(r["id"])))
     shows, baseline = [r for r in chosen if _on_sheet(file, r)], _those(chosen, file.baseline)
+    shows = recommended(shows) if file.options == "recommended" else shows
     apart = {tuple(_value(r, name) for name in file.per): None for r in shows if not diverged(r)}
     told = [name for index, name in enumerate(file.per) if len({values[index] for values in apart}) > 1]
     found = []

@@ -119,7 +119,9 @@ class Site:
     def missing(self) -> dict[str, str]:
         """By report, what its tables lack."""
         lacks = {one.report.title: sum(len(table.missing) for table in one.report.tables) for one in self.reports}
-        found = {title: f"{count} row{'s' * (count != 1)} or seeds" for title, count in lacks.items() if count}
+        found = {
+            title: f"{count} row{'s lack' if count > 1 else ' lacks'} trials" for title, count in lacks.items() if count
+        }
         return {**found, **{made.title: made.note for made in self.empty}}
 
     @property
@@ -159,13 +161,13 @@ def build(out: Path, place: Place, asked: Asked, cards: int, say: Say) -> Site:
     records = [row for row in store.rows(known.outcomes(), place.protocol) if row["id"] in own]
     with _whole(out) as folder:
         shots = _cards(folder, [row["id"] for row in records if not diverged(row)], place, cards)
-        pages = tuple(trial_page(known, trial_id, place.protocol, shots.classes.get(trial_id)) for trial_id in ids)
+        pages = [trial_page(known, trial_id, place.protocol, shots.classes.get(trial_id)) for trial_id in ids]
         for why, count in Counter(shots.lacking.values()).items():
             say(f"no cards of {count} trial{'s' * (count != 1)}: {why}")
         made = _reports(records, asked)
         site = Site(
             results=str(place.results),
-            pages=pages,
+            pages=tuple(sorted(pages, key=lambda page: page.order)),
             reports=tuple(Tables(name, one) for name, one in made.items() if one.tables),
             empty=tuple(one for one in made.values() if not one.tables),
             figures=tuple(_figures(known, records, asked.filters)),
@@ -208,7 +210,7 @@ def _figures(known: Store, records: Sequence[Mapping[str, Any]], filters: Mappin
         for number, sheet in enumerate(figures.sheets(plan, records, filters), start=1):
             curves = _curves(known, sheet) if curved else {}
             if sheet.lines and (curves or not curved):
-                drawn = drawing.draw(sheet, curves)
+                drawn = drawing.draw(sheet, curves, caption=False)  # the page has it
                 width, height = (round(96 * inches) for inches in drawn.get_size_inches())
                 content = drawing.rendered(drawn, "svg", sheet.title)
                 yield Picture(f"{name}-{number}.svg", sheet.title, sheet.caption, width, height, content)

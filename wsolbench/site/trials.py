@@ -84,6 +84,12 @@ class TrialPage:
         return f"{', '.join(words)}, seed {self.spec.get('seed', '?')}"
 
     @property
+    def order(self) -> tuple[str, ...]:
+        """What it is sorted by among others: all that it is of, then its seed."""
+        named = (str(self.spec.get(key, "")) for key in ("dataset", "backbone", "method"))
+        return (*named, self.options, f"{self.spec.get('seed', 0):>9}", self.id)
+
+    @property
     def options(self) -> str:
         """The method's own, but for its feature points."""
         found = self.spec.get("method_options", {})
