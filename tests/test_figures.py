@@ -171,6 +171,23 @@ def test_settings_that_differ_are_lines_of_their_own_and_never_averaged() -> Non
     assert first._dash_pattern != second._dash_pattern  # type: ignore[attr-defined]
 
 
+def test_the_last_stages_are_told_as_they_are_asked_for_and_other_points_by_name() -> None:
+    points = (STAGES, STAGES[-2:], STAGES[:1])
+    records = [record("masked", 0, 40, 60, rate=0.5, points=each) for each in points]
+
+    labels = [line.label for line in only(RATES, records).lines]
+
+    assert labels == ["masked, points [early]", "masked, points stages", "masked, points stages[-2:]"]
+
+
+def test_of_a_method_with_several_options_only_the_recipes_are_shown_where_the_file_says_so() -> None:
+    own = {"points": STAGES, "drop_rate": 0.75, "gamma": 0.8, "drop_mask": True, "importance_map": True}
+    records = [record("adl", 0, 40, 60, **own), record("adl", 0, 30, 60, **{**own, "gamma": 0.6})]
+    text = TRADE.replace("per:", "options: recommended\nper:")
+
+    assert [len(only(each, records).lines) for each in (TRADE, text)] == [2, 1]
+
+
 def test_a_seed_that_is_there_twice_counts_once() -> None:
     axes, _ = panels(RATES, [*MASKED, dict(MASKED[0], id="f" * 12, gt_known_loc=99.0)])
 

@@ -141,7 +141,6 @@ def test_failed_and_broken_trials_are_named_with_their_reasons(made: tuple[Path,
     assert "RuntimeError: &lt;/td&gt;" in index
     assert "record.json" in site.broken[0].note
     assert "make sweep-drop-rate" in index
-    assert not site.complete
 
 
 def test_a_trial_page_shows_what_is_stored(made: tuple[Path, build.Site], trained: Trained, store: Store) -> None:
@@ -233,6 +232,23 @@ def test_trials_are_chosen_by_field(wsolbench: Command, store: Store, tmp_path: 
 
     assert "1 trial: 1 done" in ended.err
     assert fake_site.marker(tmp_path / "site")["trials"] == 1
+
+
+@pytest.mark.usefixtures("_no_figures")
+def test_a_site_that_lacks_rows_is_made_and_says_so(wsolbench: Command, trained: Trained, tmp_path: Path) -> None:
+    ended = wsolbench("site", "--results", trained[1].results, "--out", tmp_path / "site", "--cards", 0)
+
+    assert ended.code == 0
+    assert "missing: Methods: " in ended.err
+
+
+def test_trials_are_in_the_order_of_what_they_are_of() -> None:
+    specs = {
+        name: {"dataset": "birds", "backbone": "net", "method": method, "method_options": {"rate": rate}, "seed": seed}
+        for name, method, rate, seed in [("a", "b", 0.5, 10), ("b", "b", 0.5, 9), ("c", "b", 0.1, 11), ("d", "a", 1, 0)]
+    }
+
+    assert trials.in_order({**specs, "e": {}}) == ["e", "d", "c", "b", "a"]
 
 
 @pytest.mark.usefixtures("_no_figures")

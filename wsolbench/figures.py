@@ -194,8 +194,11 @@ def _has(record: Record, fixed: Mapping[str, str]) -> bool:
 
 
 def _value(record: Record, name: str) -> str:
-    """As a figure shows it; of a digest only as much as tells it from others."""
-    text = shown(record[name]) if name in record else NOT_GIVEN
+    """As a figure shows it; a digest by how it begins, the last stages as they are asked for."""
+    value = record.get(name, NOT_GIVEN)
+    if isinstance(value, list | tuple) and value and list(value) == list(record.get("stages", ())[-len(value) :]):
+        return "stages" if len(value) == len(record["stages"]) else f"stages[-{len(value)}:]"
+    text = shown(value)
     return text[:8] if len(text) == _DIGEST and not set(text) - set("0123456789abcdef") else text
 
 

@@ -37,5 +37,7 @@ def site(
     place = Place(results, data=data, protocol=str(filters["protocol"]) if "protocol" in filters else None)
     made = build.build(out, place, asked, cards, say)
     say(f"{made.counts}; {len(made.reports)} tables, {len(made.figures)} figures, {len(made.cards)} cards")
+    say(*(f"missing: {title}: {lack}" for title, lack in made.missing.items()))
+    say(*(f"left out: {page.note}" for page in made.broken))
     print(out / "index.html")
-    raise typer.Exit(0 if made.complete else INCOMPLETE)
+    raise typer.Exit(INCOMPLETE if made.broken else 0)

@@ -23,7 +23,7 @@ from wsolbench.place import Place
 from wsolbench.protocols import METRICS
 from wsolbench.selection import diverged, fits
 from wsolbench.site.curve import HEIGHT, WIDTH
-from wsolbench.site.trials import TrialPage, trial_page
+from wsolbench.site.trials import TrialPage, in_order, trial_page
 from wsolbench.store import Store
 from wsolbench.table import MISSING, Report, unique
 from wsolbench.trial import flat
@@ -130,11 +130,6 @@ class Site:
         of_tables = [command for one in self.reports for table in one.report.tables for command in table.commands]
         return unique([*of_tables, *(command for made in self.empty for command in made.commands)])
 
-    @property
-    def complete(self) -> bool:
-        """Whether no table lacks a row or a seed, and no record is broken."""
-        return not self.broken and all(one.report.complete for one in self.reports)
-
     @cached_property
     def places(self) -> dict[str, dict[str, str]]:
         """By trial, the reports that it stands in: anchor -> title."""
@@ -156,18 +151,18 @@ def build(out: Path, place: Place, asked: Asked, cards: int, say: Say) -> Site:
         say: is told what was left out.
     """
     known = Store(place.results)
-    ids = [trial_id for trial_id in known.ids() if _fits(known, trial_id, asked.filters)]
-    own = set(ids)
-    records = [row for row in store.rows(known.outcomes(), place.protocol) if row["id"] in own]
+    specs = {trial_id: spec for trial_id in known.ids() if _fits(spec := known.spec(trial_id), asked.filters)}
+    records = [row for row in store.rows(known.outcomes(), place.protocol) if row["id"] in specs]
+    ids, finished = in_order(specs), {row["id"] for row in records if not diverged(row)}
     with _whole(out) as folder:
-        shots = _cards(folder, [row["id"] for row in records if not diverged(row)], place, cards)
+        shots = _cards(folder, [trial_id for trial_id in ids if trial_id in finished], place, cards)
         pages = [trial_page(known, trial_id, place.protocol, shots.classes.get(trial_id)) for trial_id in ids]
         for why, count in Counter(shots.lacking.values()).items():
             say(f"no cards of {count} trial{'s' * (count != 1)}: {why}")
         made = _reports(records, asked)
         site = Site(
             results=str(place.results),
-            pages=tuple(sorted(pages, key=lambda page: page.order)),
+            pages=tuple(pages),
             reports=tuple(Tables(name, one) for name, one in made.items() if one.tables),
             empty=tuple(one for one in made.values() if not one.tables),
             figures=tuple(_figures(known, records, asked.filters)),
@@ -187,9 +182,9 @@ def refuse_other(out: Path) -> None:
         )
 
 
-def _fits(known: Store, trial_id: str, filters: Mapping[str, Any]) -> bool:
+def _fits(spec: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
     where = {key: value for key, value in filters.items() if key != "protocol"}
-    return not where or fits(flat(known.spec(trial_id)), where)
+    return not where or fits(flat(spec), where)
 
 
 def _reports(records: Sequence[Mapping[str, Any]], asked: Asked) -> dict[str, Report]:

@@ -9,6 +9,7 @@ import numpy as np
 from wsolbench import files
 from wsolbench.attempts import Attempt
 from wsolbench.metrics import ERRORS
+from wsolbench.selection import natural
 from wsolbench.site.curve import Curve, curve
 from wsolbench.store import BrokenRecordError, Store
 from wsolbench.table import shown
@@ -84,20 +85,29 @@ class TrialPage:
         return f"{', '.join(words)}, seed {self.spec.get('seed', '?')}"
 
     @property
-    def order(self) -> tuple[str, ...]:
-        """What it is sorted by among others: all that it is of, then its seed."""
-        named = (str(self.spec.get(key, "")) for key in ("dataset", "backbone", "method"))
-        return (*named, self.options, f"{self.spec.get('seed', 0):>9}", self.id)
-
-    @property
     def options(self) -> str:
         """The method's own, but for its feature points."""
-        found = self.spec.get("method_options", {})
-        return ", ".join(f"{key} {shown(value)}" for key, value in found.items() if key != "points")
+        return _options(self.spec)
 
     def metric(self, name: str) -> float | None:
         """Under the page's protocol."""
         return self.metrics.get(self.protocol, {}).get(name)
+
+
+def in_order(specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The ids of trials by data set, backbone, method and its options, and then by seed."""
+
+    def place(trial_id: str) -> tuple[Any, ...]:
+        spec = specs[trial_id]
+        named = (str(spec.get(key, "")) for key in ("dataset", "backbone", "method"))
+        return (*named, _options(spec), natural(str(spec.get("seed", ""))), trial_id)
+
+    return sorted(specs, key=place)
+
+
+def _options(spec: Mapping[str, Any]) -> str:
+    found = spec.get("method_options", {})
+    return ", ".join(f"{key} {shown(value)}" for key, value in found.items() if key != "points")
 
 
 def trial_page(store: Store, trial_id: str, protocol: str | None, classes: Sequence[str] | None = None) -> TrialPage:
