@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import NAN_METHOD, QUICK, method_folder
-from wsolbench import claims, job, launch, methods, recipe, source, worker
+from wsolbench import claims, job, launch, methods, packing, recipe, source, worker
 from wsolbench.attempts import Order
 from wsolbench.errors import InputError
 from wsolbench.launch import Cluster, Progress
@@ -245,7 +245,7 @@ def test_as_many_jobs_as_the_machine_has_room_for(
     monkeypatch: pytest.MonkeyPatch, cores: int, cards: int, setting: dict[str, Any], jobs: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(packing, "free_bytes", lambda: [0] * cards)  # no room for a second one
     place = Place(Path("results"), device=setting.get("device", "auto"))
 
     assert launch.at_once([trial_of(threads=setting.get("threads", 1))], place) == jobs

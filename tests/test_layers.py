@@ -25,7 +25,7 @@ LAYERS = [
     "endings",
     "job filling submission beside sheet",
     "worker",
-    "workers",
+    "workers packing",
     "launch sweep report compare verify catalogue inspection prediction export figures drawing gallery mosaic",
     "entry cluster doctor",
     "console site site.*",

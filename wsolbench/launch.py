@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import submitit
 import torch
 
-from wsolbench import claims, files, source, worker, workers
+from wsolbench import claims, files, packing, source, worker, workers
 from wsolbench.attempts import Order, here, running_here
 from wsolbench.claims import Claim
 from wsolbench.place import Place
@@ -53,11 +53,12 @@ def done(store: Store, trial: Trial, place: Place) -> bool:
 
 
 def at_once(trials: Sequence[Trial], place: Place) -> int:
-    """How many local jobs keep this machine busy: one a GPU, else as many as have their threads."""
-    if place.device != "cpu" and (cards := torch.cuda.device_count()):
-        return cards
+    """How many local jobs keep this machine busy: as many as have their threads, and on GPUs their memory too."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
-    return max(1, cores // max((trial.threads for trial in trials), default=1))
+    by_cores = max(1, cores // max((trial.threads + place.workers for trial in trials), default=1))
+    if place.device != "cpu" and (free := packing.free_bytes()):
+        return packing.at_once(trials, free, by_cores)
+    return by_cores
 
 
 def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, show: Show) -> Progress:

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -79,7 +80,7 @@ class Trainer:
         labels = batch.labels.to(self.device, non_blocking=True)
         clean = batch.images.to(self.device, non_blocking=True)
         images, targets = self.method.augment(clean, F.one_hot(labels, self.net.num_classes).to(clean.dtype))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
             loss = self.net.head.loss(self.forward(images, labels), targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -139,7 +139,7 @@ class Alive(TorchDispatchMode):
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
-        address, size = storage.data_ptr(), storage.nbytes()
+        address, size = storage._cdata, storage.nbytes()  # noqa: SLF001  without values, on meta, data_ptr() is 0
         if size and address not in self._storages:  # else a view, or changed in place
             self.bytes += size
             self._storages[address] = weakref.ref(storage, lambda _: self._drop(address, size))

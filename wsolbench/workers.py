@@ -84,7 +84,7 @@ def serve(handover: Handover, place: Place, order: Order, at_once: int, launcher
         handover: where trials come from.
         place: where they run.
         order: what the launcher hands to each.
-        at_once: slots; each has a card of its own, where the process sees several.
+        at_once: slots; the cards are given out in turn, where the process sees several.
         launcher: the process that hands trials over, as `attempts.here` describes it.
     """
     _warm()
