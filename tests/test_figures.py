@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -252,6 +253,56 @@ def test_switches_are_told_only_where_they_are_off() -> None:
     sheet = only(TRADE, [*off, *(dict(r, mask=True) for r in MASKED[:3])])
 
     assert [line.label for line in sheet.lines] == ["masked, no mask", "masked"]
+
+
+def extent(artist: Any, figure: Figure) -> Any:
+    """Where something stands, in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return artist.get_window_extent(canvas.get_renderer())
+
+
+@pytest.mark.parametrize("methods", [2, 6, 12])
+def test_a_legend_stays_within_its_figure(methods: int) -> None:
+    figure = drawing.draw(only(TRADE, [record(f"method_{number}", 0, 40, 60) for number in range(methods)]))
+
+    (legend,) = figure.legends
+
+    box = extent(legend, figure)
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+
+
+def test_long_names_of_places_do_not_overlap() -> None:
+    stages = [f"stage_of_a_long_name_{number}" for number in range(4)]
+    points = [stages[-count:] for count in range(1, 5)]
+    records = [{**record("masked", 0, 40, 60, points=each), "stages": stages} for each in points]
+    figure = drawing.draw(only(PLACES, records))
+    (axes,) = figure.axes
+
+    FigureCanvasAgg(figure).draw()
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {25.0}
+    assert {label.get_ha() for label in axes.get_xticklabels()} == {"right"}
+
+
+def test_a_logarithmic_axis_has_a_place_for_nothing() -> None:
+    text = TRADE.replace("label: Top-1 Clas (%)", "label: Cost (%), logarithmic: true").replace(
+        "top1_clas", "compute_overhead_pct"
+    )
+    costs = {"bare": 0.0, "masked": 0.06, "wide": 900.0}
+
+    (axes,) = panels(text, [record(m, 0, 40, 60, compute_overhead_pct=cost) for m, cost in costs.items()])
+
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.01", "0.1", "1", "10", "100", "1000"]
+    assert axes.get_xlim()[0] < 0
+
+
+def test_two_baselines_are_told_apart_without_colour() -> None:
+    (axes, _) = panels(RATES, [*MASKED, *BARE, *({**r, "id": r["id"][::-1], "lr": 0.5} for r in BARE)])
+
+    dashes = [line._unscaled_dash_pattern[1] for line in axes.lines if str(line.get_label()).startswith("bare")]
+
+    assert len(dashes) == len(set(map(str, dashes))) == 2
 
 
 def test_curves_over_the_threshold_are_the_stored_ones_with_their_mean() -> None:

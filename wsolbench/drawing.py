@@ -27,6 +27,9 @@ Curves = Mapping[str, NDArray[np.float64]]
 _WIDTH, _HEIGHT = 3.3, 3.0  # of a panel, inches
 _EVERY = 5  # of the stored thresholds one is drawn: all would be a file five times the size
 _DPI = 150
+_ROWS = 2  # of a legend above the panels
+_LEAST = 0.01  # where a logarithmic axis that has a 0 begins
+_FITTING = 30  # letters below a panel; longer names are set aslant
 _FAINT = 0.15  # opacity of a band
 _MARKERS = "osD^v<>PXph"
 _DASHES: tuple[tuple[float, ...], ...] = ((5, 2), (1, 1), (4, 1, 1, 1), (8, 2), (2, 2))
@@ -89,7 +92,7 @@ def _panel(sheet: Sheet, curves: Curves) -> Callable[[Axes, str], None]:
     if x == EVERY_THRESHOLD:
         return lambda axes, _: _thresholds(axes, sheet.lines, curves)
     if x in METRICS or x in COUNTED:
-        return lambda axes, y: _scatter(axes, sheet.lines, x, y)
+        return lambda axes, y: _scatter(axes, sheet, y)
     return lambda axes, y: _against(axes, sheet, y)
 
 
@@ -106,9 +109,12 @@ def _against(axes: Axes, sheet: Sheet, y: str) -> None:
     before = [None, *values]
     ticks = [tick(value, last, sheet.file.x.scale) for value, last in zip(values, before, strict=False)]
     axes.set_xticks(list(where.values()), ticks)
-    for line in sheet.lines:
-        if line.baseline:
-            _across(axes, line, [float(record[y]) for record in line.records])
+    if sum(map(len, ticks)) > _FITTING:
+        axes.tick_params(axis="x", labelrotation=25)
+        for name in axes.get_xticklabels():
+            name.set(ha="right", rotation_mode="anchor")
+    for line, nth in _numbered([line for line in sheet.lines if line.baseline]):
+        _across(axes, line, nth, [float(record[y]) for record in line.records])
 
 
 def _positions(x: Across, values: Sequence[Any]) -> dict[str, float]:
@@ -126,20 +132,22 @@ def _mean_and_band(axes: Axes, dots: pd.DataFrame, line: Line, nth: int) -> None
     )  # fmt: skip
 
 
-def _across(axes: Axes, line: Line, values: Sequence[float]) -> None:
+def _across(axes: Axes, line: Line, nth: int, values: Sequence[float]) -> None:
     """A baseline: its mean as a dashed line, its spread as a band, its trials as dots at the right edge."""
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     axes.axhspan(mean - spread, mean + spread, color=line.look.colour, alpha=_FAINT / 2, linewidth=0, zorder=1)
-    axes.axhline(mean, color=line.look.colour, linestyle=(0, (4, 2)), linewidth=1.2, label=line.label, zorder=2)
+    dash = (0, [(4, 2), *_DASHES][nth % (1 + len(_DASHES))])
+    axes.axhline(mean, color=line.look.colour, linestyle=dash, linewidth=1.2, label=line.label, zorder=2)
     axes.scatter(
         np.ones(len(values)), values, s=9, color=line.look.colour, alpha=0.55, linewidths=0, clip_on=False,
         transform=axes.get_yaxis_transform(), zorder=3,
     )  # fmt: skip
 
 
-def _scatter(axes: Axes, lines: Sequence[Line], x: str, y: str) -> None:
+def _scatter(axes: Axes, sheet: Sheet, y: str) -> None:
     """A mark with one standard deviation both ways at the mean of each line, and its trials as dots."""
-    for line, nth in _numbered(lines):
+    x = sheet.file.x.field
+    for line, nth in _numbered(sheet.lines):
         dots = np.array([(record[x], record[y]) for record in line.records], float)
         mean, spread = dots.mean(0), dots.std(0, ddof=1) if len(dots) > 1 else np.zeros(2)
         axes.scatter(dots[:, 0], dots[:, 1], s=9, color=line.look.colour, alpha=0.55, linewidths=0, zorder=3)
@@ -148,6 +156,17 @@ def _scatter(axes: Axes, lines: Sequence[Line], x: str, y: str) -> None:
             elinewidth=1, label=line.label, zorder=4, **_mark(line, nth),
         )  # fmt: skip
     axes.margins(0.12)
+    if sheet.file.x.logarithmic:
+        _logarithmic(axes)
+
+
+def _logarithmic(axes: Axes) -> None:
+    """Powers of ten across, and a place for 0 at the left."""
+    axes.set_xscale("symlog", linthresh=_LEAST, linscale=0.8)
+    axes.set_xlim(left=-_LEAST / 2)
+    ticks = [0.0, *(_LEAST * 10**power for power in range(8) if _LEAST * 10**power <= axes.get_xlim()[1])]
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    axes.minorticks_off()
 
 
 def _thresholds(axes: Axes, lines: Sequence[Line], curves: Curves) -> None:
@@ -193,8 +212,13 @@ def _dash(line: Line, nth: int) -> Any:
 def _legend(figure: Figure, axes: Axes) -> None:
     """Above the panels, where it hides nothing; beside them, where room is made for it, if it is long."""
     handles, labels = axes.get_legend_handles_labels()
-    if sum(map(len, labels)) > 13 * figure.get_figwidth() - 6 * len(labels):
-        figure.set_figwidth(figure.get_figwidth() + 0.7 + 0.075 * max(map(len, labels)))
+    if not labels:
+        return
+    longest = max(map(len, labels))
+    columns = int(figure.get_figwidth() / (0.7 + 0.075 * longest))  # inches: of line and gaps, and of a letter
+    if columns * _ROWS < len(labels):
+        figure.set_figwidth(figure.get_figwidth() + 0.7 + 0.075 * longest)
         figure.legend(handles, labels, loc="outside right upper", handlelength=2.6, fontsize=8)
-    elif labels:
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), handlelength=2.6)
+    else:
+        rows = -(-len(labels) // columns)
+        figure.legend(handles, labels, loc="outside upper left", ncols=-(-len(labels) // rows), handlelength=2.6)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, StrictStr, TypeAdapter, ValidationError
+from pydantic import ConfigDict, StrictBool, StrictStr, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from wsolbench import documents
@@ -43,6 +43,7 @@ class Across:
     field: StrictStr
     label: StrictStr
     scale: Positive = 1.0  # of a field's value, such as 100 for a share
+    logarithmic: StrictBool = False  # of a metric or what is counted, with a place for 0
     values: tuple[Any, ...] = ()  # of a field: those shown, from left to right; all of them where there is none
 
 
