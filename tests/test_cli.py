@@ -12,6 +12,7 @@ import typer
 
 from tests import fake_data
 from tests.conftest import NAN_METHOD, QUICK, Command, method_folder, words
+from tests.fake_slurm import FakeSlurm
 from wsolbench import cli, datasets, job, methods, plugins, recipe
 from wsolbench.dataset import SplitName
 from wsolbench.place import Place
@@ -374,6 +375,22 @@ def test_thousands_of_mistakes_are_told_as_far_as_anybody_reads(wsolbench: Comma
     assert ended.code == 2
     assert ended.err.count("error: ") == 50
     assert ended.err.endswith("and 150 more\n")
+
+
+def test_sweep_here_leaves_the_jobs_of_a_cluster_alone_and_exits_3(
+    wsolbench: Command, cub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeSlurm(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    file = sweep_file(tmp_path)
+    submitted = wsolbench("sweep", file, f"data={cub}", "--cluster", "slurm", "-y")
+
+    ended = wsolbench("sweep", file, f"data={cub}", "--cluster", "debug")
+
+    assert (submitted.code, ended.code) == (0, 3)
+    assert ended.err.count("left to the cluster: ") == 2
+    assert "as job 100_1 (Resources); to run it here `wsolbench cancel " in ended.err
+    assert [job["state"] for job in fake.jobs.values()] == ["PENDING", "PENDING"]
 
 
 def test_failed_trial_exits_1_and_is_named(

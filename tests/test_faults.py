@@ -123,24 +123,30 @@ def test_read_only_results_are_read_and_nothing_is_trained(
 
 
 FULL = """
-folder=$1 data=$2; shift 2
-mount -t tmpfs -o size=300k none $folder
+folder=$1 data=$2 command=$3; shift 3
+mount -t tmpfs -o size=${SIZE}k none $folder/results
+cd $folder
 set +e
-$0 -m wsolbench run --results $folder/results data=$data "$@"; echo run $?
-cat $folder/results/*/attempts/0001/exit.json
-mount -o remount,size=20m $folder
-$0 -m wsolbench run --results $folder/results data=$data "$@"; echo again $?
+$0 -m wsolbench $command data=$data "$@"; echo full $?
+cat results/*/attempts/0001/exit.json
+mount -o remount,size=20m $folder/results
+$0 -m wsolbench $command data=$data "$@"; echo again $?
 """
 
 
-def test_full_disk_is_named_and_the_trial_goes_on_when_there_is_room(tmp_path: Path, cub: Path) -> None:
-    asked = words(epochs=8)
-    inside = ["sh", "-ec", FULL, sys.executable, tmp_path, cub, *asked]
+@pytest.mark.parametrize(("command", "kilobytes"), [("run", 300), ("sweep sweep.yaml", 450)])
+def test_trial_on_a_full_disk_fails_by_name_and_goes_on_when_there_is_room(
+    command: str, kilobytes: int, tmp_path: Path, cub: Path
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "sweep.yaml").write_text("trials: [{seed: 0}]\n", encoding="utf-8")
+    script = FULL.replace("$command", command).replace("${SIZE}", str(kilobytes))
+    inside = ["sh", "-ec", script, sys.executable, tmp_path, cub, "-", *words(epochs=8)]
     ended = subprocess.run(["/usr/bin/unshare", "-rm", *inside], cwd=ROOT, capture_output=True, text=True, check=False)
     if "unshare:" in ended.stderr:
         pytest.skip(ended.stderr)
 
-    assert "run 4" in ended.stdout  # the environment
+    said = ended.stdout.splitlines()
+    assert [line for line in said if line.startswith(("full", "again"))] == ["full 1", "again 0"], ended.stderr
     assert '"kind": "disk_full"' in ended.stdout
-    assert "gc" in ended.stderr + ended.stdout
-    assert "again 0" in ended.stdout
+    assert "No space left on device (ENOSPC 28); `wsolbench gc` lists what can go" in ended.stderr

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from tests.conftest import NAN_METHOD, QUICK, method_folder
-from wsolbench import claims, job, launch, methods, packing, recipe, source, worker
+from tests.fake_slurm import FakeSlurm
+from wsolbench import claims, cluster, job, launch, methods, packing, recipe, source, watch, worker
 from wsolbench.attempts import Order
 from wsolbench.errors import InputError
 from wsolbench.launch import Cluster, Progress
 from wsolbench.place import Place
+from wsolbench.resources import Resources
 from wsolbench.store import Store
 from wsolbench.trial import Trial
 
@@ -394,3 +396,80 @@ def test_control_c_interrupts_all_jobs_and_the_same_command_goes_on(start: Start
     assert "Traceback" not in said
     assert again.wait(120) == 0, again.stderr.read()
     assert [kept.state(trial_id) for trial_id in kept.ids()] == ["done", "done"]
+
+
+# Beside a cluster
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return FakeSlurm(tmp_path / "bin")
+
+
+def submitted(place: Place, trial: Trial) -> str:
+    """The id of the job that now stands for a trial."""
+    asked = Resources(timeout_min=60, mem_gb=4.0, gpus_per_node=0, signal_delay_s=120)
+    plan = cluster.Plan({trial.id: trial}, place, {trial.id: asked})
+    plan.store.add(trial)
+    plan.look()
+    return cluster.submit(plan, None, lambda: False).jobs[trial.id]
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_trial_of_a_job_in_the_queue_is_left_to_it(fake: FakeSlurm, place: Place, state: str) -> None:
+    queued, free = trial_of(seed=1), trial_of(seed=2)
+    job_id = submitted(place, queued)
+    fake.change(job_id, state=state)
+
+    progress = launched([queued, free], place, "debug").progress
+
+    assert progress.ended == {free: "done"}
+    assert f" as job {job_id}" in progress.left[queued]
+    assert progress.left[queued].endswith(f"to run it here `wsolbench cancel {queued.id}`")
+    assert not Store(place.results).attempts(queued.id)
+    assert fake.jobs[job_id]["state"] == state
+
+
+def test_trial_whose_job_has_left_the_queue_runs_here(
+    fake: FakeSlurm, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = trial_of(seed=1)
+    fake.forget(submitted(place, trial))
+    monkeypatch.setattr(watch, "ABSENCE", 0.0)
+
+    assert launched([trial], place, "debug").progress.ended == {trial: "done"}
+
+
+def test_trial_whose_job_was_cancelled_runs_here(fake: FakeSlurm, place: Place) -> None:
+    trial = trial_of(seed=1)
+    fake.change(submitted(place, trial), state="CANCELLED")
+
+    assert launched([trial], place, "debug").progress.ended == {trial: "done"}
+
+
+def test_trial_of_a_job_is_left_to_it_while_nobody_can_ask(fake: FakeSlurm, place: Place) -> None:
+    trial = trial_of(seed=1)
+    submitted(place, trial)
+    fake.fault("squeue", "no answer")
+
+    left = launched([trial], place, "debug").progress.left
+
+    claim = claims.newest(Store(place.results), trial.id)
+    assert claim is not None
+    assert left[trial].startswith("queued as job 100 (not sure: ")
+    assert left[trial].endswith(f"if it is gone, remove {claim.folder}")
+
+
+def test_two_launchers_at_once_here_and_on_the_cluster_have_each_trial_once(fake: FakeSlurm, place: Place) -> None:
+    trials = [trial_of(seed=seed) for seed in range(4)]
+    for trial in trials[:2]:
+        submitted(place, trial)
+
+    progress = launched(trials, place, "local").progress
+
+    plan = cluster.Plan({trial.id: trial for trial in trials}, place, {})
+    plan.look()
+    assert set(progress.left) == set(trials[:2])
+    assert [plan.standings[trial.id].state for trial in trials] == ["queued", "queued", "done", "done"]
+    assert len(fake.jobs) == 2

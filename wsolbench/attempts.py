@@ -99,7 +99,8 @@ class Attempt:
         (self.folder / "reserve").unlink(missing_ok=True)
         files.write(self.folder / "exit.json", files.text({"kind": kind, "message": message, "ended": now(), **facts}))
         if detail:
-            files.append(self.folder / "log.txt", detail.encode())
+            with suppress(OSError):  # of a full disk: what counts is said
+                files.append(self.folder / "log.txt", detail.encode())
 
     def epochs(self) -> list[dict[str, Any]]:
         """The lines of its metrics; a torn last line is left out."""

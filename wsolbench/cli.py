@@ -1,18 +1,18 @@
 """The command line: data on stdout, messages on stderr.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 incomplete, 4 environment, 130 interrupted.
+Exit codes: 0 done, 1 some trial failed, also for a full disk, 2 usage, 3 incomplete, 4 environment, 130 interrupted.
 """
 
 import errno
 import sys
 from typing import NoReturn
 
-from wsolbench import commands, plugins
+from wsolbench import commands, files, plugins
 from wsolbench.console import ENVIRONMENT, INTERRUPTED, USAGE, app, say, say_problems
 from wsolbench.errors import InputError
 from wsolbench.slurm import NoAnswerError
 
-_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENOENT}
+_NO_PLACE = {*files.FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT}
 """What the system says where a file cannot be written there."""
 
 for group in plugins.names(commands):
@@ -36,7 +36,7 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno not in _NO_PLACE:
             raise
-        say(f"error: {error.filename or 'the disk'}: {error.strerror}")
+        say(f"error: {files.reason(error)}")
         sys.exit(ENVIRONMENT)
     except KeyboardInterrupt:
         _interrupted()

@@ -17,7 +17,6 @@ from wsolbench.trial import Trial
 IN_ORDER: tuple[Kind, ...] = ("preempted", "interrupted", "superseded")
 """Ends that are nobody's fault, and need no traceback."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # a RuntimeError, on the CPU
 _NO_WORKER = "DataLoader worker"  # so begins the RuntimeError when one is killed
 
@@ -41,7 +40,7 @@ def ending(error: BaseException, trial: Trial, stop: Stop) -> Ending:
     if isinstance(error, DivergedError):
         stages = recipe.blueprint(trial.backbone, trial.backbone_options).stages  # by which tables find its row
         return Ending("diverged", message, {"batch": list(error.batch), "stages": list(stages)})
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in files.FULL:
         return Ending("disk_full", files.reason(error), {"errno": errno.errorcode[error.errno], "path": error.filename})
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY in str(error):
         return Ending("oom", message, _memory(trial))

@@ -30,7 +30,8 @@ WAITS = (0.05, 0.1, 0.2, 0.4)
 """Seconds between the looks at a file that is there and cannot be read."""
 
 _PASSING = {errno.ESTALE, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says where a disk, a quota or a limit is used up."""
 _passed: Counter[str] = Counter()
 
 
@@ -214,7 +215,7 @@ def reason(error: OSError) -> str:
     """What an error of the system means and, where a disk or quota is full, what makes room."""
     code = errno.errorcode.get(error.errno or 0, "")
     where = f"{error.filename}: " if error.filename else ""
-    room = "; `wsolbench gc` lists what can go" if error.errno in _FULL else ""
+    room = "; `wsolbench gc` lists what can go" if error.errno in FULL else ""
     return f"{where}{error.strerror} ({code} {error.errno}){room}" if code else str(error)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import submitit
 import torch
 
-from wsolbench import claims, files, packing, source, worker, workers
+from wsolbench import claims, files, packing, source, watch, worker, workers
 from wsolbench.attempts import Order, here, running_here
 from wsolbench.claims import Claim
 from wsolbench.place import Place
@@ -24,6 +24,8 @@ from wsolbench.trial import Trial
 Cluster = Literal["local", "debug"]
 POLL = 0.1
 """Seconds between two looks at the jobs."""
+LOOK = 10.0
+"""Seconds between two looks at a cluster's queue."""
 PATIENCE = 20.0
 """Seconds that a job has to stop in order."""
 
@@ -39,6 +41,7 @@ class Progress:
     epochs: int  # of all trials
     epochs_done: int = 0
     ended: dict[Trial, str] = field(default_factory=dict)  # those that ran: `done` or why not
+    left: dict[Trial, str] = field(default_factory=dict)  # to the jobs of a cluster, and what these do
 
 
 Show = Callable[[Progress], None]
@@ -64,7 +67,8 @@ def at_once(trials: Sequence[Trial], place: Place) -> int:
 def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, show: Show) -> Progress:
     """Run what has no result, at most `jobs` at a time; a failed trial never stops the others.
 
-    A trial that another process is running is waited for, and run if that process dies.
+    A trial that another process is running is waited for, and run if that process dies. One that has a job in a
+    cluster's queue is left to that.
     """
     store = Store(place.results)
     for trial in trials:
@@ -97,6 +101,8 @@ def _start(waiting: list[Trial], running: "_Jobs", progress: Progress) -> list[T
     for trial in waiting:
         if done(running.store, trial, running.place):
             progress.ended[trial] = "done"
+        elif job := running.queued(trial):
+            progress.left[trial] = job
         elif running.store.state(trial.id) == "running" or not running.room or not running.start(trial):
             left.append(trial)
     return left
@@ -120,6 +126,8 @@ class _Jobs:
     most: int
     jobs: dict[Trial, _Job] = field(default_factory=dict)
     held: dict[Trial, Claim] = field(default_factory=dict)
+    seen: watch.Cluster | None = None
+    seen_at: float = 0.0  # of the monotonic clock
 
     def __post_init__(self) -> None:
         # a folder of its own: submitit takes an old result of the same process number for the new one
@@ -137,10 +145,24 @@ class _Jobs:
         """How many more trials to start; workers have as many again at hand, not to wait for the launcher."""
         return self.most * (2 if self.cluster == "local" else 1) - len(self.jobs)
 
+    def queued(self, trial: Trial) -> str:
+        """What the job of a cluster does that stands for a trial, and how to take it back; empty where none does."""
+        last = claims.newest(self.store, trial.id)
+        if last is None or last.end() or last.said().get("cluster") != "slurm":
+            return ""
+        if self.seen is None or time.monotonic() - self.seen_at > LOOK:
+            self.seen, self.seen_at = watch.ask(self.store), time.monotonic()
+        standing = watch.standings(self.store, [trial.id], self.seen)[trial.id]
+        if standing.state not in watch.AT_WORK:
+            return ""
+        job = f" as job {standing.job}" if standing.job else ""
+        do = f"`wsolbench cancel {trial.id}`" if self.seen.queue is not None else f"if it is gone, remove {last.folder}"
+        return f"{standing.state}{job}{f' ({standing.note})' if standing.note else ''}; to run it here {do}"
+
     def start(self, trial: Trial) -> bool:
         """Start a trial, unless another launcher has it; the debug cluster runs it here and now."""
         last = claims.newest(self.store, trial.id)
-        if last is not None and not last.end() and last.held(files.clock(last.folder.parent)):
+        if last is not None and self._taken(trial, last):
             return False
         claim = claims.take(self.store, trial.id, last, {"cluster": self.cluster})
         if claim is None:
@@ -152,6 +174,13 @@ class _Jobs:
             else:
                 self.jobs[trial] = _Debugged(self.executor.submit(worker.work, trial.spec(), self.place, self.order))
         return True
+
+    def _taken(self, trial: Trial, last: Claim) -> bool:
+        """Whether a claim is somebody's at work; that of a cluster is its job's, whoever submitted it."""
+        if last.end():
+            return False
+        of_a_cluster = last.said().get("cluster") == "slurm"
+        return bool(self.queued(trial)) if of_a_cluster else last.held(files.clock(last.folder.parent))
 
     def ended(self) -> dict[Trial, str | None]:
         """The trials whose jobs have ended since the last look, and how; None where another process goes on with it."""

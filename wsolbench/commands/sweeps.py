@@ -142,7 +142,9 @@ def _here(
     failed = {trial: how for trial, how in progress.ended.items() if how != "done"}
     for trial, how in failed.items():
         say(f"failed: {trial.id}: {how}", f"  log: {Store(place.results).path(trial.id, 'attempts')}")
-    complete = _table(plan, place)
+    for trial, how in progress.left.items():
+        say(f"left to the cluster: {trial.id}: {how}")
+    complete = _table(plan, place) and not progress.left
     if complete and not failed:
         say(_next(plan, place))
     raise typer.Exit(FAILED if failed else 0 if complete else INCOMPLETE)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsolbench import words
+from wsolbench import files, words
 from wsolbench.console import FAILED, Json, Pairs, Results, app, print_metrics, say
 from wsolbench.stop import Stop, Stopped, by_signals
 from wsolbench.store import Store
@@ -38,6 +38,11 @@ def run(
         raise
     except loop.DivergedError as error:
         say(f"failed: {error}")
+        raise typer.Exit(FAILED) from None
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+        say(f"failed: {files.reason(error)}; then run the same command again to go on")
         raise typer.Exit(FAILED) from None
     protocol = place.protocol or record["protocol"]
     heading = {"id": trial.id, "state": "done", "cached": cached, "protocol": protocol}
