@@ -22,6 +22,7 @@ from wsolbench.errors import InputError
 from wsolbench.place import Place
 from wsolbench.resources import Resources, resources
 from wsolbench.slurm import NoAnswerError
+from wsolbench.stop import Stop
 from wsolbench.submission import Batch, Executor, Outcome
 from wsolbench.trial import Trial
 
@@ -134,7 +135,7 @@ def test_a_job_needs_the_trial_and_the_place_only(place: Place, monkeypatch: pyt
     for name, value in {"JOB_ID": "100", "TASK_ID": "1"}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_{name}", value)
 
-    process = multiprocessing.get_context("fork").Process(target=entry.main, args=(folder,))
+    process = multiprocessing.get_context("fork").Process(target=entry.main, args=(folder, Stop()))
     process.start()
     process.join()
 
@@ -145,6 +146,34 @@ def test_a_job_needs_the_trial_and_the_place_only(place: Place, monkeypatch: pyt
     expected = job.run(TRIALS[1], replace(place, results=place.results.with_name("here")))
     assert record["weights_digest"] == expected["weights_digest"]
     assert not list(place.results.rglob("*.pkl"))
+
+
+EARLY = """
+import os, runpy, signal, sys
+class Early:  # a finder: the first module that takes time is being imported
+    def find_spec(self, name, path=None, target=None):
+        if name == "submitit":
+            sys.meta_path.remove(self)
+            print("signalled", "torch" in sys.modules, flush=True)
+            os.kill(os.getpid(), int(sys.argv[2]))
+sys.meta_path.insert(0, Early())
+runpy.run_module("wsolbench.entry", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_in_the_first_second_is_heard(place: Place, number: signal.Signals) -> None:
+    submitted(place, TRIALS[:1])
+    folder = next((place.results / ".jobs").iterdir())
+    environment = {**os.environ, "SLURM_JOB_ID": "100", "OMP_NUM_THREADS": "1"}
+
+    words = [sys.executable, "-c", EARLY, str(folder), str(int(number))]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+    assert ended.stdout == "signalled False\n"
+    assert ended.returncode == 128 + number, ended.stderr
+    (attempt,) = planned(place).store.attempts(TRIALS[0].id)
+    assert (attempt.exit()["kind"], attempt.exit()["step"]) == ("preempted", 0)
 
 
 def test_jobs_run_a_copy_of_the_code_if_asked(place: Place) -> None:
@@ -172,7 +201,7 @@ def test_a_job_leaves_a_trial_that_was_submitted_again(
     submitted(place, TRIALS[:1])
     monkeypatch.setenv("SLURM_JOB_ID", "100")
 
-    entry.main(folder)
+    entry.main(folder, Stop())
 
     assert "was submitted again" in capsys.readouterr().out
     assert planned(place).store.attempts(TRIALS[0].id) == []

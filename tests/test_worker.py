@@ -240,9 +240,13 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
     for name, value in {"SLURM_JOB_ID": "14", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}.items():
         monkeypatch.setenv(name, value)
 
-    def put(state: str = "RUNNING", status: int = 0, ran: str = "00:00:40") -> list[str]:
+    def put(
+        state: str = "RUNNING", status: int = 0, ran: str = "00:00:40", restarts: int = 0, known: int = 0
+    ) -> list[str]:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(known))
         path = folder / "scontrol"
-        show = f'[ "$2" = show ] && echo "JobId=14 JobState={state} RunTime={ran} TimeLimit=00:05:00" && exit 0'
+        said = f"JobId=14 JobState={state} Requeue=1 Restarts={restarts} RunTime={ran} TimeLimit=00:05:00"
+        show = f'[ "$2" = show ] && echo "{said}" && exit 0'
         path.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n{show}\nexit {status}\n', encoding="utf-8")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         return asked.read_text(encoding="utf-8").splitlines() if asked.exists() else []
@@ -281,6 +285,18 @@ def test_cancelled_job_is_interrupted_and_not_queued_again(
 
     assert not any("requeue" in line for line in scontrol())
     assert (code, Store(place.results).state(trial.id)) == (130, "interrupted")
+
+
+@pytest.mark.parametrize(("known", "kind"), [(0, "preempted"), (1, "interrupted")])
+def test_job_that_slurm_has_requeued_is_preempted_not_cancelled(
+    place: Place, begin: Begin, scontrol: Callable[..., list[str]], known: int, kind: str
+) -> None:
+    scontrol(state="COMPLETING", ran="00:00:00", restarts=1, known=known)
+    trial = trial_of(epochs=1000)
+
+    stop(trial, place, begin, signal.SIGTERM)
+
+    assert Store(place.results).state(trial.id) == kind
 
 
 def test_job_that_is_ended_at_its_time_limit_is_queued_again(

@@ -4,15 +4,16 @@ import os
 import sys
 from pathlib import Path
 
-from wsolbench import claims, submission, worker
-from wsolbench.attempts import Order, cluster_job
-from wsolbench.store import Store
-from wsolbench.submission import Batch
+from wsolbench.stop import Stop, by_signals
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, stop: Stop) -> None:
     """Run the trial of this job, unless another claim stands for it by now; what is wrong ends the process."""
-    batch = Batch.read(folder)
+    from wsolbench import claims, submission, worker  # noqa: PLC0415  these take a second, in which signals are heard
+    from wsolbench.attempts import Order, cluster_job  # noqa: PLC0415
+    from wsolbench.store import Store  # noqa: PLC0415
+
+    batch = submission.Batch.read(folder)
     store = Store(batch.place.results)
     trial_id = batch.trials[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
     claim = claims.newest(store, trial_id)
@@ -21,8 +22,9 @@ def main(folder: Path) -> None:
         return
     here = cluster_job() or "0"
     claim.register(here, submission.log(folder.name, here))
-    worker.work_and_exit(store.spec(trial_id), batch.place, Order(claim.number, batch.code, batch.commit))
+    worker.work_and_exit(store.spec(trial_id), batch.place, Order(claim.number, batch.code, batch.commit), stop)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with by_signals(Stop(), patient=True) as heard:
+        main(Path(sys.argv[1]), heard)

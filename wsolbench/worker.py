@@ -3,6 +3,7 @@
 It imports torch only when signals are heard: a cluster may send one while that takes its seconds.
 """
 
+import os
 import subprocess
 import sys
 import traceback
@@ -29,9 +30,18 @@ def work(spec: Mapping[str, Any], place: Place, order: Order) -> int:
         return _outcome(spec, place, order, stop, lambda _: None)
 
 
-def work_and_exit(spec: Mapping[str, Any], place: Place, order: Order) -> NoReturn:
-    """Be the process of a job: run a trial; stopped by its cluster, have the job queued again; exit."""
-    with by_signals(Stop(_cancelled), patient=True) as stop:
+def work_and_exit(spec: Mapping[str, Any], place: Place, order: Order, stop: Stop | None = None) -> NoReturn:
+    """Be the process of a job: run a trial; stopped by its cluster, have the job queued again; exit.
+
+    Args:
+        spec: of the trial.
+        place: where it runs.
+        order: of its launcher.
+        stop: that signals ask of already.
+    """
+    stop = stop or Stop()
+    stop.cancelled = _cancelled
+    with by_signals(stop, patient=True):
         try:
             code = _outcome(spec, place, order, stop, _log)
         except KeyboardInterrupt:
@@ -72,13 +82,18 @@ def _requeue() -> None:
 
 
 def _cancelled() -> bool:
-    """Whether it is by `scancel` that SLURM ends this job: while it is killed SLURM says no more than that it ends."""
+    """Whether it is by `scancel` that SLURM ends this job.
+
+    While it is killed SLURM says no more than that it ends; but one that has to make room, or that an administrator
+    requeues, has been started once more often by then than this process knows of.
+    """
     if (job := cluster_job()) is None:
         return False
     said = dict(word.split("=", 1) for word in _scontrol("--oneliner", "show", "job", job).split() if "=" in word)
     ran, limit = (_seconds(said.get(name, "")) for name in ("RunTime", "TimeLimit"))
     in_time = ran is None or limit is None or ran < limit
-    return said.get("JobState") in {"CANCELLED", "COMPLETING"} and in_time
+    requeued = int(said.get("Restarts", 0)) > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return said.get("JobState") in {"CANCELLED", "COMPLETING"} and in_time and not requeued
 
 
 def _seconds(time: str) -> int | None:

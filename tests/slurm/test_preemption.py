@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slurm
 
 CLUSTER = {
     "nodes": 1,
+    "kill_wait": 20,  # for a step to end, on a busy machine too
     "extra": """PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
@@ -22,13 +23,7 @@ PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF""",
 Sweep = Callable[..., Sweeping]
 
 
-ENDS = {
-    "low": {"preempted"},
-    "abrupt": {"preempted", "interrupted", None},  # without grace SLURM says of a job what it says of a cancelled one
-}
-
-
-@pytest.mark.parametrize("partition", ENDS)
+@pytest.mark.parametrize("partition", ["low", "abrupt"])
 def test_preempted_trial_comes_back_to_the_same_numbers(sweeping: Sweep, partition: str) -> None:
     made = sweeping(epochs=20)
     made.submit("--partition", partition)
@@ -39,6 +34,6 @@ def test_preempted_trial_comes_back_to_the_same_numbers(sweeping: Sweep, partiti
     made.done()
 
     first, second = made.attempts()
-    assert first.get("kind") in ENDS[partition]
-    assert second["kind"] == "done"
+    assert (first.get("kind"), second["kind"]) == ("preempted", "done")
+    assert second["slurm_restarts"] == 1
     assert digests(made.store) == made.expected()
