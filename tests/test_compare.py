@@ -197,6 +197,7 @@ def test_the_command_prints_markdown(wsolbench: Command) -> None:
         (("method=acol", "method=cam", "--metric", "loc"), "no metric loc; there are: top1_clas, "),
         (("method=acol", "method=cam", "--format", "pdf"), "no format 'pdf'"),
         (("method=acol", "method"), "'method' is no KEY=VALUE"),
+        (("method='acol", "method=cam"), "is not KEY=VALUE words: no closing quotation"),
     ],
 )
 def test_the_command_refuses(wsolbench: Command, words: tuple[str, ...], problem: str) -> None:

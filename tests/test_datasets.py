@@ -855,6 +855,26 @@ def test_images_of_any_mode_are_read_as_rgb(tmp_path: Path, mode: str) -> None:
     assert image.flags.writeable
 
 
+def test_sixteen_bits_of_grey_are_read_by_their_upper_eight(tmp_path: Path) -> None:
+    deep = np.array([[0, 255, 256], [257, 32_768, 65_535]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "image.png")
+
+    assert read_image(tmp_path / "image.png")[..., 0].tolist() == [[0, 0, 1], [1, 128, 255]]
+
+
+def test_an_image_is_turned_as_its_exif_says_only_where_it_is_to_stand_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise shows it
+    image = Image.new("RGB", (3, 2))
+    image.putpixel((0, 0), (255, 0, 0))
+    image.save(tmp_path / "image.png", exif=exif)
+
+    as_stored, turned = (read_image(tmp_path / "image.png", upright=upright) for upright in (False, True))
+
+    assert (as_stored.shape, turned.shape) == ((2, 3, 3), (3, 2, 3))
+    assert (as_stored[0, 0, 0], turned[0, 1, 0]) == (255, 255)
+
+
 def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path: Path) -> None:
     palette = Image.fromarray(fake_data.picture(1)).convert("P")
     palette.save(tmp_path / "image.png", transparency=bytes(range(256)))

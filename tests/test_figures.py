@@ -493,3 +493,16 @@ def test_the_command_refuses_what_there_is_not(wsolbench: Command, words: tuple[
 
     assert ended.code == 2
     assert re.search(problem, ended.err)
+
+
+@pytest.mark.parametrize("words", [("figure", "gamma"), ("report", "table1"), ("gallery", "seed=0")])
+def test_a_file_in_the_place_of_the_folder_is_refused(
+    wsolbench: Command, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+
+    ended = wsolbench(*words, "--results", ROOT / "results" / "published" / "shapes", "--out", tmp_path / "file")
+
+    assert ended.code == 2
+    assert re.search("--out.*is a file", ended.err)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"

@@ -210,6 +210,20 @@ def test_what_is_no_site_is_replaced_only_on_demand(
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("out", [".", "..", "/"])
+def test_a_folder_that_one_stands_in_is_never_replaced(
+    wsolbench: Command, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+
+    refused = wsolbench("site", "--results", store.folder, "--out", out, "--cards", 0, "-y")
+
+    assert refused.code == 2
+    assert "is the folder you are in, or holds it" in refused.err
+    assert (tmp_path / "in").is_dir()
+
+
 @pytest.mark.usefixtures("_no_figures")
 def test_a_site_that_fails_leaves_the_old_one(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_site.site(tmp_path / "site", store, None)

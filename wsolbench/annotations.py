@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from wsolbench.dataset import NoSplitError, Split
 from wsolbench.errors import Collecting, InputError
@@ -325,15 +325,20 @@ def as_split(listing: Listing, *, subset: bool = True) -> Split:
     )
 
 
-def read_image(path: Path, mode: Literal["RGB", "L"] = "RGB") -> NDArray[np.uint8]:
+def read_image(path: Path, mode: Literal["RGB", "L"] = "RGB", *, upright: bool = False) -> NDArray[np.uint8]:
     """An image file as uint8, (H, W, 3) for RGB or (H, W) for L, grey, whatever its own mode.
 
-    `InputError` names a file that cannot be decoded whole. An EXIF orientation is not applied: the field's boxes were
-    drawn without.
+    An EXIF orientation is applied only if it is to stand `upright`: the field's boxes were drawn without.
+
+    Raises:
+        InputError: the file cannot be decoded whole.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have allowed half images
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened) if upright else opened
+            if image.mode.startswith("I"):  # 16 bits of grey, of which converting would cut the lower half's end off
+                image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
             plain = image.convert("RGBA") if "transparency" in image.info else image
             return np.array(plain.convert(mode))
     except _UNREADABLE as error:

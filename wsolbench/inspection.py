@@ -102,7 +102,7 @@ def opened(trial_id: str, image: Path, place: Place) -> tuple[dict[str, Any], ND
     with Collecting(problems):
         record = finished(Store(place.results), trial_id)
     with Collecting(problems):
-        pixels = read_image(image)
+        pixels = read_image(image, upright=True)
     if problems:
         raise InputError(*problems)
     return record, pixels

@@ -1,5 +1,6 @@
 """What the words KEY=VALUE of a command line ask for."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,14 @@ def _is_file(weights: Any) -> bool:
     if Path(text).suffix or "/" in text:
         raise InputError(f"no weights file {text!r}; weights is none, imagenet, or a .safetensors, .pt or .pth file")
     return False
+
+
+def split(text: str) -> list[str]:
+    """The words of a text, as a shell splits it."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"{text!r} is not KEY=VALUE words: {str(error).lower()}") from None
 
 
 def values(pairs: Iterable[str]) -> dict[str, Any]:

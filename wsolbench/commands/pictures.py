@@ -25,7 +25,7 @@ _DEFAULT = "best,worst,random,fixes,breaks"
 def figure(
     name: Annotated[list[str], typer.Argument(metavar="NAME... [KEY=VALUE...]", help="figures, and which trials")],
     results: Results = Path("results"),
-    out: Annotated[Path, typer.Option(help="folder for the figures")] = Path("figures/out"),
+    out: Annotated[Path, typer.Option(help="folder for the figures", file_okay=False)] = Path("figures/out"),
     forms: Annotated[str, typer.Option("--format", help="of svg, png and pdf one or several: svg,png")] = "svg,png",
 ) -> None:
     """Draw the figures of figures/*.yaml from the finished trials: means, their spread, and every trial as a dot."""
@@ -91,7 +91,9 @@ def gallery(
         list[str], typer.Argument(metavar="TRIAL [BASELINE] [KEY=VALUE...]", help="ids, or fields: 'method=x seed=0'")
     ],
     results: Results = Path("results"),
-    out: Annotated[Path, typer.Option(help="folder for gallery.png, gallery.json and cards/")] = Path("gallery"),
+    out: Annotated[Path, typer.Option(help="folder for gallery.png, gallery.json and cards/", file_okay=False)] = Path(
+        "gallery"
+    ),
     choose: Annotated[str, typer.Option(help="groups of images, with commas; and first")] = _DEFAULT,
     count: Annotated[int, typer.Option(min=1, help="images of a group")] = 3,
     seed: Annotated[int, typer.Option(help="of the random group")] = 0,

@@ -1,7 +1,6 @@
 """`report` and `compare`: tables out of finished trials."""
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +26,7 @@ def report(
     formats_: Annotated[
         str, typer.Option("--format", help="of the files, with commas: md,tex,csv,html,txt,json")
     ] = "md",
-    out: Annotated[Path, typer.Option(help="folder for the files")] = Path("reports/out"),
+    out: Annotated[Path, typer.Option(help="folder for the files", file_okay=False)] = Path("reports/out"),
     paper: Annotated[bool, typer.Option("--paper", help="published numbers beside ours, and ours less those")] = False,
     quote: Annotated[
         bool, typer.Option("--quote", help="published numbers of the same protocol, with a *, where there is no trial")
@@ -76,7 +75,7 @@ def compare(
     from wsolbench.pairing import Side  # noqa: PLC0415
 
     both = trial_filters(words.values(pairs or ()))
-    sides = [Side(text, {**trial_filters(words.values(shlex.split(text))), **both}) for text in (ours, theirs)]
+    sides = [Side(text, {**trial_filters(words.values(words.split(text))), **both}) for text in (ours, theirs)]
     names = [name.strip() for name in metric.split(",")]
     if unknown := [name for name in names if name not in protocols.METRICS]:
         raise InputError(f"no metric {', '.join(unknown)}; there are: {', '.join(protocols.METRICS)}")

@@ -264,6 +264,9 @@ def _reader() -> Callable[[Mapping[str, Any], Place], Split]:
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
     """A new folder that takes the place of `out` after the block; it is gone if the block fails."""
+    out = out.resolve()
+    if Path.cwd().is_relative_to(out):
+        raise InputError(f"{str(out)!r} is the folder you are in, or holds it; name another one for the site")
     out.parent.mkdir(parents=True, exist_ok=True)
     made, old = (out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.{end}") for end in ("tmp", "old"))
     made.mkdir()
