@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wsolbench import formats, plugins
-from wsolbench.formats import html
+from wsolbench.formats import html, tex
 from wsolbench.table import Cell, Heading, Missing, Report, Row, Table
 
 HEADINGS = (Heading("Loc", "birds"), Heading("Clas", "birds"), Heading("Change", "flowers", decimals=1, signed=True))
@@ -258,8 +258,8 @@ def tabular(text: str) -> list[Value]:
     found = []
     for row in rows:
         for cell in row.split(" & ")[1:-1]:
-            for tex, usual in plain.items():
-                cell = cell.replace(tex, usual)  # noqa: PLW2901
+            for command, usual in plain.items():
+                cell = cell.replace(command, usual)  # noqa: PLW2901
             found.append(value(re.sub(r"\\bfseries |[{}]", "", cell)))
     return found
 
@@ -340,6 +340,11 @@ NAMES = [
     "a\u202eb",
     "*x* `y` ~z^",
 ]
+NAMES += [
+    "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve \N{LATIN CAPITAL LETTER L WITH STROKE}",
+    "\N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED}",
+]
+NAMES += ["\N{BIRD}", "\N{CJK UNIFIED IDEOGRAPH-9CE5} \N{ARABIC LETTER TEH}", "\N{GREEK SMALL LETTER ALPHA}"]
 NAMES += ["&lt;", '" onload="x', "'", "--", "[1]", "a\nb", "$x$", "#1", "{", "}"]
 
 
@@ -403,9 +408,16 @@ def test_a_name_is_text_in_tex(name: str) -> None:
     assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [3, 4, 4, 4, 4, 4]
 
 
+def test_tex_names_what_fonts_may_lack_by_its_number() -> None:
+    text = tex.escaped("na\u00efve \u0141 \u0105 \N{BIRD}")
+
+    assert text == "na\u00efve \u0141 U+0105 U+1F426"
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not here")
 def test_tex_compiles(tmp_path: Path) -> None:
-    tables = [example(name, name) for name in NAMES]
+    letters = "".join(chr(number) for number in range(0xA0, 0x250))
+    tables = [example(name, name) for name in [*NAMES, letters]]
     (tmp_path / "tables.tex").write_text(rendered("tex", *tables, title="".join(NAMES)), encoding="utf-8")
     (tmp_path / "paper.tex").write_text(
         r"\documentclass{article}\usepackage{booktabs,siunitx}\begin{document}\input{tables}\end{document}",

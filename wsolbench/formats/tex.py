@@ -45,11 +45,19 @@ _SPECIAL = {
     DIVERGED: r"\ddag{}",
     SPREAD: r"$\pm$",
     MISSING: r"\textemdash{}",
+    "\N{EN DASH}": r"\textendash{}",
+    "\N{HORIZONTAL ELLIPSIS}": r"\ldots{}",
     "\N{GREEK CAPITAL LETTER DELTA}": r"$\Delta$",
     "\N{UPWARDS ARROW}": r"$\uparrow$",
     "\N{DOWNWARDS ARROW}": r"$\downarrow$",
     "\N{REPLACEMENT CHARACTER}": "?",
 }
+_LAST_LATIN = 0x17F
+_NOT_IN_FONTS = (  # of the oldest encoding of fonts, OT1, which is what a document has that asks for none
+    "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}"
+    "\u00d0\u00de\u00f0\u00fe\u0104\u0105\u0110\u0111\u0118\u0119\u0126\u0127\u012e\u012f"
+    "\u0138\u013f\u0140\u0149\u014a\u014b\u0166\u0167\u0172\u0173\u017f"
+)
 
 
 def render(report: Report) -> str:
@@ -61,7 +69,12 @@ def render(report: Report) -> str:
 
 def escaped(text: str) -> str:
     """The text with nothing in it that TeX reads as a command, a column or a comment."""
-    return "".join(_SPECIAL.get(character, character) for character in legible(text))
+    return "".join(_SPECIAL.get(c) or (c if _is_in_fonts(c) else f"U+{ord(c):04X}") for c in legible(text))
+
+
+def _is_in_fonts(character: str) -> bool:
+    """Whether every LaTeX prints it: ASCII and Latin letters, whatever the encoding of the fonts."""
+    return ord(character) <= _LAST_LATIN and character not in _NOT_IN_FONTS
 
 
 def _table(table: Table, title: str) -> Iterator[str]:
