@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests import fake_data
 from wsolbench import datasets, plugins
+from wsolbench.annotations import read_image
 from wsolbench.dataset import Dataset, Split, SplitName
 from wsolbench.datasets.cub import CUB
 from wsolbench.datasets.imagenet import ImageNet
@@ -176,6 +177,17 @@ def test_the_digest_is_of_the_content_not_of_the_order(birds: Path) -> None:
 def test_the_digest_follows_boxes_labels_and_pixels(birds: Path, change: Callable[[Path], None]) -> None:
     before = verify(CUB(), birds).splits[0].digest
     change(birds)
+
+    assert verify(CUB(), birds).splits[0].digest != before
+
+
+def test_the_digest_finds_a_flipped_bit_that_still_decodes(birds: Path) -> None:
+    before = verify(CUB(), birds).splits[0].digest
+    path = birds / "images" / fake_data.CUB_CLASSES[0] / "Bird_0000.jpg"
+    content, whole = path.read_bytes(), read_image(path)
+    spot = content.index(b"\xff\xda") + 60  # in the entropy-coded data: no checksum, every bit means something
+    path.write_bytes(content[:spot] + bytes([content[spot] ^ 4]) + content[spot + 1 :])
+    assert not np.array_equal(read_image(path), whole)
 
     assert verify(CUB(), birds).splits[0].digest != before
 
