@@ -80,3 +80,5 @@ bench: $(VENV)/.ready-dev ## Measure: ratios, side by side
 	$(BIN)/python benchmarks/masks.py
 	$(BIN)/python benchmarks/evaluation_pass.py --backbone resnet50
 	$(BIN)/python benchmarks/evaluation_pass.py --backbone vgg16
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/cost_model.py --steps 1 --batch 4
