@@ -57,7 +57,11 @@ class Trainer:
         if not self.compile:
             return self.net
         _refuse_without_compiler(self.device)
+        from torch import _inductor as inductor  # noqa: PLC0415  takes seconds
+
+        torch.compiler.reset()  # of networks before this one; after eight of them torch would compile no more
         torch._dynamo.config.skip_nnmodule_hook_guards = False  # noqa: SLF001  hooks are what tells networks apart
+        inductor.config.fallback_random = True  # the numbers that are drawn without compilation
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         return torch.compile(self.net, mode=mode, dynamic=False)  # an epoch has batches of two sizes
 
