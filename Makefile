@@ -7,7 +7,7 @@ SETTINGS = $(foreach pair,dataset:DATASET data:DATA backbone:BACKBONE weights:WE
 given = $(if $($(word 2,$(1))),'$(word 1,$(1))=$($(word 2,$(1)))')
 CLUSTERED = $(if $(CLUSTER),--cluster '$(CLUSTER)') $(if $(PARTITION),--partition '$(PARTITION)')
 
-.PHONY: help setup test test-full test-slurm test-faults test-browser lint type status overhead site bench
+.PHONY: help setup test test-full test-slurm test-faults test-browser lint type status reports figures overhead site bench
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -35,6 +35,12 @@ report-%: $(VENV)/.ready ## Render reports/<name>.yaml from the results
 
 figure-%: $(VENV)/.ready ## Draw figures/<name>.yaml from the results
 	$(BIN)/wsolbench figure figures/$*.yaml $(SETTINGS) $(ARGS)
+
+reports: $(VENV)/.ready ## Render all tables of finished trials
+	$(BIN)/wsolbench report $(filter-out reports/overhead.yaml,$(wildcard reports/*.yaml)) $(SETTINGS) $(ARGS)
+
+figures: $(VENV)/.ready ## Draw all figures
+	$(BIN)/wsolbench figure $(wildcard figures/*.yaml) $(SETTINGS) $(ARGS)
 
 overhead: $(VENV)/.ready ## Count parameters, MACs and operations of the methods
 	$(BIN)/wsolbench overhead $(ARGS)
