@@ -82,6 +82,11 @@ def test_a_trial_that_diverged_is_told_and_left_out() -> None:
     ]
 
 
+def test_a_side_of_which_all_diverged_is_refused() -> None:
+    with pytest.raises(InputError, match="all trials that fit 'method=cam' diverged"):
+        compared([*THREE[:3], {**record("cam", 0, 0), "diverged": True}])
+
+
 def test_trials_that_differ_in_another_setting_do_not_pair() -> None:
     with pytest.raises(InputError) as refused:
         compared([r if r["method"] == "adl" else {**r, "lr": 0.01} for r in THREE])

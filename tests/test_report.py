@@ -586,6 +586,10 @@ def test_a_baseline_alone_makes_no_table_beside_one_of_several_rows() -> None:
     assert [one.name for one in built(alone).tables] == ["dataset flowers"]
 
 
+def test_a_baseline_alone_that_diverged_has_its_table() -> None:
+    assert len(built([*full(), {**diverged(0), "dataset": "flowers"}]).tables) == 2
+
+
 # Trials that diverged
 
 

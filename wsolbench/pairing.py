@@ -46,7 +46,9 @@ def paired(records: Sequence[Record], sides: tuple[Side, Side]) -> tuple[list[Pa
     fitting = tuple([record for record in records if fits(record, side.filters)] for side in sides)
     chosen = tuple([record for record in found if not diverged(record)] for found in fitting)
     problems = [
-        f"no finished trial fits {side.words!r}" for side, found in zip(sides, chosen, strict=True) if not found
+        f"all trials that fit {side.words!r} diverged" if fit else f"no finished trial fits {side.words!r}"
+        for side, fit, found in zip(sides, fitting, chosen, strict=True)
+        if not found
     ]
     if not problems and {str(record["id"]) for record in chosen[0]} & {str(record["id"]) for record in chosen[1]}:
         problems = [f"{sides[0].words!r} and {sides[1].words!r} choose some of the same trials"]

@@ -64,9 +64,15 @@ def report(table: TableFile, records: Sequence[Record], asked: Asked) -> Report:
 
 
 def _begun(found: Sequence[Sequence[Part]]) -> list[Sequence[Part]]:
-    """The sheets, but where one has several rows none that has a single one: a baseline is of other tables too."""
+    """The sheets, but where one has several rows none that has a single one: a baseline is of other tables too.
+
+    One that diverged is shown all the same.
+    """
     filled = [sum(any(part.cells[row] for part in sheet) for row in range(len(sheet[0].cells))) for sheet in found]
-    return [sheet for sheet, count in zip(found, filled, strict=True) if count > 1 or max(filled) == 1]
+    lost = [any(diverged(record) for part in sheet for record in part.records) for sheet in found]
+    return [
+        sheet for sheet, count, gone in zip(found, filled, lost, strict=True) if count > 1 or max(filled) == 1 or gone
+    ]
 
 
 def _nothing(table: TableFile, asked: Asked) -> Report:
