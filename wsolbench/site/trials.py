@@ -86,7 +86,7 @@ class TrialPage:
 
     @property
     def options(self) -> str:
-        """The method's own, but for its feature points."""
+        """The method's own, lists such as feature points last."""
         return _options(self.spec)
 
     def metric(self, name: str) -> float | None:
@@ -106,8 +106,8 @@ def in_order(specs: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _options(spec: Mapping[str, Any]) -> str:
-    found = spec.get("method_options", {})
-    return ", ".join(f"{key} {shown(value)}" for key, value in found.items() if key != "points")
+    found = sorted(spec.get("method_options", {}).items(), key=lambda option: isinstance(option[1], list))
+    return ", ".join(f"{key} {shown(value)}" for key, value in found)
 
 
 def trial_page(store: Store, trial_id: str, protocol: str | None, classes: Sequence[str] | None = None) -> TrialPage:
