@@ -238,6 +238,16 @@ def test_the_filter_counts_what_it_shows(watched: Watched, made: tuple[Path, bui
     assert shown() == 0
 
 
+def test_the_filter_takes_a_phrase_in_quotes(watched: Watched, made: tuple[Path, build.Site]) -> None:
+    page = watched.go("gallery.html")
+
+    page.fill("input[name=words]", 'img "seed 1" onerror')
+
+    expected = [card for card in made[1].cards if card.seed == 1 and "img" in card.label and "onerror" in card.label]
+    assert expected
+    assert page.inner_text("output") == f"{len(expected)} of {len(made[1].cards)}"
+
+
 def test_all_links_open_a_page_and_reach_their_place(watched: Watched, made: tuple[Path, build.Site]) -> None:
     for path in sorted(made[0].rglob("*.html")):
         page = watched.go(str(path.relative_to(made[0])))

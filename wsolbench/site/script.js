@@ -27,7 +27,8 @@ for (const table of document.querySelectorAll("table")) {
 for (const form of document.querySelectorAll("form.filter")) {
   const items = [...document.getElementById(form.dataset.for).children];
   const apply = () => {
-    const wanted = form.elements.words.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const typed = form.elements.words.value.toLowerCase().match(/"[^"]*"?|[^\s"]+/g) ?? [];
+    const wanted = typed.map((word) => word.replaceAll('"', "").trim()).filter(Boolean);
     const kind = form.elements.kind.value;
     let count = 0;
     for (const item of items) {
