@@ -13,6 +13,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -24,7 +25,7 @@ from typing import Any
 
 from numba.core.registry import cpu_target
 
-from wsolbench import datasets, files, job, methods, plugins, source, worker
+from wsolbench import datasets, files, job, methods, plugins, recipe, source, worker, workers
 from wsolbench.place import Place
 from wsolbench.store import Store
 from wsolbench.trial import Trial, from_spec
@@ -85,15 +86,16 @@ class Launcher:
 
     def run(self) -> None:
         store = Store(self.place.results)
-        while left := [trial for trial in self.trials if store.state(trial.id) != "done"]:
-            if failed := [trial.id for trial in left if store.state(trial.id) in {"failed", "broken", "unreadable"}]:
+        while left := {trial: state for trial in self.trials if (state := store.state(trial.id)) != "done"}:
+            if failed := [t.id for t, state in left.items() if state in {"failed", "broken", "unreadable"}]:
                 raise SystemExit(f"failed without a kill: {failed}")
-            free = [trial for trial in left if store.state(trial.id) != "running"]
+            self.trials = list(left)  # what is done stays done: nobody looks again
+            free = [trial for trial, state in left.items() if state != "running"]
             if not free:
                 time.sleep(0.02)
                 continue
             self.work(free[0], new=not store.path(free[0].id, "trial.json").exists())
-            self.trials.append(self.trials.pop(0))
+            self.trials.append(self.trials.pop(self.trials.index(free[0])))
 
     def work(self, trial: Trial, *, new: bool) -> None:
         """One worker's life; that of a new trial writes trial.json too."""
@@ -181,9 +183,11 @@ def found_in(folder: Path, trials: list[Trial], expected: dict[str, Any]) -> Cou
 
 def _warm(trials: list[Trial]) -> None:
     """Load what each worker would load; nothing of it computes with torch."""
+    workers.warm()
     for trial in trials:
         plugins.load(methods, trial.method)
         plugins.load(datasets, trial.dataset)
+        recipe.blueprint(trial.backbone, trial.backbone_options)  # imports torchvision's and timm's networks
     cpu_target.typing_context.refresh()  # the compiler's tables
     cpu_target.target_context.refresh()
     source.commit()
@@ -212,6 +216,8 @@ def main() -> None:
         disturbed(trials, there, log, took / len(trials) * AT_ONCE, dice)
         wrong += found_in(there.results, trials, expected)
         attempts += sum(len(Store(there.results).attempts(trial.id)) for trial in trials)
+        if not wrong.total():  # else somebody wants to see it
+            shutil.rmtree(there.results)
     said = {"trials": len(trials), "rounds": rounds, "attempts": attempts, "kills": Counter(kills), "wrong": wrong}
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = {"undisturbed": took, "all": time.monotonic() - started, "processor": used.ru_utime + used.ru_stime}

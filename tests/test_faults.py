@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,14 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory, cub: Path) -> dict[str, Any]:
-    """What `kills.py` says of so many kills."""
-    folder = tmp_path_factory.mktemp("kills")
+def killed(cub: Path) -> Iterator[dict[str, Any]]:
+    """What `kills.py` says of so many kills; in memory: SIGKILL leaves what was written, on a disk or not."""
+    memory = Path("/dev/shm")  # noqa: S108
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield _killed(Path(folder), cub)
+
+
+def _killed(folder: Path, cub: Path) -> dict[str, Any]:
     (folder / "specs.json").write_text(json.dumps([trial.spec() for trial in TRIALS]), encoding="utf-8")
     words = [sys.executable, "-m", "tests.kills", folder / "specs.json", cub, folder, "--kills", str(KILLS)]
     ended = subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)

@@ -43,7 +43,7 @@ def test_what_is_taken_back_is_not_run(handover: Handover) -> None:
 def served(handover: Handover, monkeypatch: pytest.MonkeyPatch, run: Any, at_once: int = 2) -> None:
     """Serve what has been handed over, with `run` as what a child does, in a process of its own."""
     monkeypatch.setattr(worker, "work_and_exit", run)
-    monkeypatch.setattr(workers, "_warm", lambda: None)
+    monkeypatch.setattr(workers, "warm", lambda: None)
     handover.close()
     arguments = (handover, Place(handover.folder), Order(), at_once, attempts.here())
     process = get_context("fork").Process(target=workers.serve, args=arguments)
@@ -70,6 +70,23 @@ def test_a_child_that_dies_takes_one_trial(handover: Handover, monkeypatch: pyte
     served(handover, monkeypatch, run)
 
     assert codes(handover) == {"0": 0, "1": -9, "2": worker.FAILED, "3": 3}
+
+
+def test_a_child_finds_its_backbone_imported(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe._blueprint.cache_clear()
+
+    def run(spec: Any, _place: Place, _order: Order) -> None:
+        before = recipe._blueprint.cache_info().misses
+        recipe.blueprint(spec["backbone"], spec["backbone_options"])
+        raise SystemExit(recipe._blueprint.cache_info().misses - before)
+
+    for name in ("1", "2"):
+        handover.hand(name, SPEC)
+    handover.hand("3", {**SPEC, "backbone": "none such"})
+
+    served(handover, monkeypatch, run)
+
+    assert codes(handover) == {"1": 0, "2": 0, "3": worker.FAILED}
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -111,7 +128,7 @@ def test_each_slot_has_a_card_of_its_own(handover: Handover, monkeypatch: pytest
 
 
 def test_without_its_launcher_it_takes_nothing(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_warm", lambda: None)
+    monkeypatch.setattr(workers, "warm", lambda: None)
     handover.hand("1", SPEC)
 
     workers.serve(handover, Place(handover.folder), Order(), 1, {"pid": 2**22 + 1, "process_start": "gone"})

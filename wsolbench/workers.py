@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from wsolbench import boxes, files, scoremaps, worker
+from wsolbench import boxes, files, recipe, scoremaps, worker
 from wsolbench import job as job  # noqa: PLC0414  for the children, who need not import it
 from wsolbench._pixels import windows
 from wsolbench.attempts import Order, running_here
@@ -87,7 +88,7 @@ def serve(handover: Handover, place: Place, order: Order, at_once: int, launcher
         at_once: slots; the cards are given out in turn, where the process sees several.
         launcher: the process that hands trials over, as `attempts.here` describes it.
     """
-    _warm()
+    warm()
     slots = _Slots(handover, place, order, dict.fromkeys(range(at_once)))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, slots.stop)
@@ -100,7 +101,7 @@ def serve(handover: Handover, place: Place, order: Order, at_once: int, launcher
         time.sleep(POLL)
 
 
-def _warm() -> None:
+def warm() -> None:
     """Load the compiled kernels and OpenCV, as the children need not then; nothing here starts a thread of torch."""
     maps, box = np.zeros((1, 8, 8), np.float32), [np.array([[1.0, 1.0, 4.0, 4.0]])]
     maps[0, 2:5, 2:5] = 1
@@ -149,6 +150,8 @@ class _Slots:
             if found is None:
                 return
             name, spec = found
+            with suppress(Exception):  # what is wrong with it is its child's to tell
+                recipe.blueprint(spec["backbone"], spec["backbone_options"])  # whose imports take most of a second
             sys.stdout.flush()
             sys.stderr.flush()
             pid = os.fork()
