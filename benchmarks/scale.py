@@ -16,18 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from store import ROOT, generate, timed
+from store import generate, planning, timed
 
 from wsolbench import index
-
-PLAN = """
-import sys
-from pathlib import Path
-from wsolbench import sweep
-path = Path(sys.argv[1])
-each = len(sweep.read(path, {}, seeds=[0]).trials)
-sweep.read(path, {}, seeds=range(max(1, int(sys.argv[2]) // each)))
-"""
 
 EVALUATE = """
 import resource, sys
@@ -55,11 +46,10 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
-def commands(results: Path, count: int) -> dict[str, list[object]]:
-    """The words of each process, for so many records."""
+def commands(results: Path) -> dict[str, list[object]]:
+    """The words of each process."""
     asked = ["--results", results]
     return {
-        "plan": ["-c", PLAN, ROOT / "sweeps" / "drop-rate.yaml", count],
         "status": ["-m", "wsolbench", "status", *asked],
         "report": ["-m", "wsolbench", "report", "methods", *asked, "--out", results.with_name("reports")],
         "site": ["-m", "wsolbench", "site", *asked, "--out", results.with_name("site")],
@@ -78,7 +68,7 @@ def of_records(count: int, turns: int) -> dict[str, float]:
         results.mkdir()
         generate(results, count)
         time.sleep(index.RACY + 0.5)
-        return {name: least(words, turns) for name, words in commands(results, count).items()}
+        return {name: least(words, turns) for name, words in commands(results).items()}
 
 
 def of_images(count: int) -> float:
@@ -104,6 +94,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=1)
     asked = parser.parse_args()
     print("trials: seconds of the processor beyond those without a record")
+    curve("plan", asked.records, [planning(count)[1] for count in asked.records], "{:.2f} s".format)
     start = of_records(0, asked.turns)
     found = [of_records(count, asked.turns) for count in asked.records]
     for name in start:

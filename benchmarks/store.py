@@ -44,8 +44,8 @@ from wsolbench import sweep
 path = Path(sys.argv[1])
 each = len(sweep.read(path, {}, seeds=[0]).trials)  # imports the plug-ins
 started = time.perf_counter(), time.process_time()
-count = len(sweep.read(path, {}, seeds=range(max(1, int(sys.argv[2]) // each))).trials)
-print(count, time.perf_counter() - started[0], time.process_time() - started[1])
+sweep.read(path, {}, seeds=range(max(1, int(sys.argv[2]) // each)))
+print(time.perf_counter() - started[0], time.process_time() - started[1])
 """
 
 
@@ -103,11 +103,11 @@ def compared(folder: Path, turns: int) -> None:
         print(f"  {name:18} {clock:8.3f} s  {processor:8.3f} s of the processor  {naive / clock:6.1f}x")
 
 
-def planned(count: int) -> None:
-    """Print what planning the sweep of Table 1 takes beyond imports, with seeds for about so many trials."""
+def planning(count: int) -> tuple[float, float]:
+    """Seconds of clock and processor that planning the sweep of Table 1 takes, with seeds for about so many trials."""
     words = [sys.executable, "-c", PLAN, ROOT / "sweeps" / "drop-rate.yaml", str(count)]
-    out = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-    print(f"  plan {out[0]:13} {float(out[1]):8.3f} s  {float(out[2]):8.3f} s of the processor, beyond imports")
+    clock, processor = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    return float(clock), float(processor)
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def main() -> None:
             generate(Path(folder) / "results", count)
             print(f"{count} records")
             compared(Path(folder) / "results", asked.turns)
-            planned(count)
+            print("  {:18} {:8.3f} s  {:8.3f} s of the processor, beyond imports".format("plan", *planning(count)))
 
 
 if __name__ == "__main__":
