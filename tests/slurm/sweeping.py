@@ -153,9 +153,13 @@ class Sweeping:
         await_(lambda: self.epoch() >= epochs, PATIENCE, f"epoch {epochs}")
 
     def done(self) -> None:
-        """Let the trials end, and wait for their records."""
+        """Let the trials end, and wait for their records, and for what the attempts behind these say of their end."""
         self.held.unlink(missing_ok=True)
         await_(lambda: len(self.records()) == self.trials, PATIENCE, f"{self.trials} records")
+        await_(lambda: all(map(self._ended, self.records().values())), PATIENCE, "the end of their attempts")
+
+    def _ended(self, record: dict[str, Any]) -> bool:
+        return any(each.exit() for each in self.store.attempts(record["id"]) if each.name == record["attempt"])
 
     def records(self) -> dict[str, dict[str, Any]]:
         return {record["id"]: record for record in self.store.records()}
