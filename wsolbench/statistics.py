@@ -1,12 +1,17 @@
-"""What differences mean: paired over seeds, paired over images, corrected for looking at many."""
+"""What differences mean: paired over seeds, paired over images, corrected for looking at many.
+
+Numpy and scipy are imported when a difference is looked at: most tables have none.
+"""
 
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEAST_SEEDS = 6
 """Below so many pairs no difference is called significant: 2 / 2**5 is above 5 %."""
@@ -43,6 +48,8 @@ class Paired:
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     """How much higher `ours` are than `theirs`, pair by pair; exact for up to 16 pairs."""
+    import numpy as np  # noqa: PLC0415
+
     differences = np.subtract(ours, theirs)
     n = len(differences)
     mean = math.fsum(differences) / n
@@ -50,10 +57,11 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     return Paired(n, mean, float(differences.std(ddof=1)) if n > 1 else None, low, high, _sign_flip(differences))
 
 
-def _sign_flip(differences: NDArray[np.float64]) -> float:
+def _sign_flip(differences: "NDArray[np.float64]") -> float:
     """Share of the sign changes with a mean at least as far from 0."""
     if len(differences) == 1 or not differences.any():
         return 1.0
+    import numpy as np  # noqa: PLC0415
     from scipy.stats import permutation_test  # noqa: PLC0415  it takes half a second
 
     found = permutation_test(
@@ -62,8 +70,10 @@ def _sign_flip(differences: NDArray[np.float64]) -> float:
     return float(found.pvalue)
 
 
-def _interval(differences: NDArray[np.float64]) -> tuple[float | None, float | None]:
+def _interval(differences: "NDArray[np.float64]") -> tuple[float | None, float | None]:
     """The BCa 95 % interval of the mean (Efron, JASA 1987)."""
+    import numpy as np  # noqa: PLC0415
+
     if np.ptp(differences) <= 1e-12 * np.abs(differences).max():
         return None, None
     from scipy.stats import bootstrap  # noqa: PLC0415
@@ -95,7 +105,7 @@ class Discordance:
     p: float
 
 
-def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Discordance:
+def mcnemar(ours: "NDArray[np.bool_]", theirs: "NDArray[np.bool_]") -> Discordance:
     """Two trials on the same images, from what each gets right (McNemar, Psychometrika 1947)."""
     from scipy.stats import binomtest  # noqa: PLC0415
 

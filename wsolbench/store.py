@@ -107,11 +107,15 @@ class Store:
         return [*records, *self._diverged({*known.ids, *known.broken, *known.unreadable}, records)]
 
     def _diverged(self, others: Collection[str], records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        protocols = {_split_of(record["trial"]): record["protocol"] for record in records}
+        lost: dict[str, dict[str, Any]] = {}
         for trial_id in self.ids():
             attempts = [] if trial_id in others else self.attempts(trial_id)
             end = attempts[-1].exit() if attempts else {}
-            if end.get("kind") == "diverged" and (spec := self.spec(trial_id)):
+            if end.get("kind") == "diverged":
+                lost[trial_id] = end
+        protocols = {_split_of(record["trial"]): record["protocol"] for record in records} if lost else {}
+        for trial_id, end in lost.items():
+            if spec := self.spec(trial_id):
                 protocol = protocols.get(_split_of(spec), DEFAULT)  # as that of its like
                 facts = {"stages": end.get("stages", []), "protocol": protocol, "results": {}, "diverged": True}
                 yield {"id": trial_id, "trial": spec, **facts}
