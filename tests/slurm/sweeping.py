@@ -174,7 +174,7 @@ class Sweeping:
     def jobs(self) -> list[str]:
         """Every job, or element of an array, that was submitted, those too that have ended."""
         words = ("squeue", "--noheader", "--array", "--states=all", "--format=%i")
-        return self.cluster.slurm(*words).split()
+        return sorted(self.cluster.slurm(*words).split())  # squeue sorts by state
 
     def running(self) -> list[str]:
         """The jobs that run."""
