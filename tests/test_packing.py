@@ -30,7 +30,7 @@ def alive_on_the_cpu(trial: Trial) -> int:
         return Trainer(net, method, loop.optimizer(net, trial), cpu, "fp32")
 
     batch = measure.noise(trial.batch_size, trial.image_size, packing.CLASSES)
-    return measure.peak_bytes(trainer, lambda own, images: own.step(images), batch, cpu)
+    return measure.peak_bytes(trainer, Trainer.step, batch, cpu)
 
 
 @pytest.mark.parametrize("method", plugins.names(methods))
@@ -84,11 +84,5 @@ def test_a_launcher_asks_for_the_free_memory(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
     trial = made(epochs=1)
 
-    assert (
-        launch.at_once(
-            [trial],
-            Place(tmp_path),
-        )
-        == 3
-    )
+    assert launch.at_once([trial], Place(tmp_path)) == 3
     assert launch.at_once([trial], Place(tmp_path, device="cpu")) == 16 // trial.threads

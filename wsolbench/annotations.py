@@ -337,7 +337,7 @@ def read_image(path: Path, mode: Literal["RGB", "L"] = "RGB", *, upright: bool =
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened) if upright else opened
-            if image.mode.startswith("I"):  # 16 bits of grey, of which converting would cut the lower half's end off
+            if image.mode.startswith("I"):  # 16 bits of grey, which converting would clip at 255
                 image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
             plain = image.convert("RGBA") if "transparency" in image.info else image
             return np.array(plain.convert(mode))

@@ -101,9 +101,11 @@ def _start(waiting: list[Trial], running: "_Jobs", progress: Progress) -> list[T
     for trial in waiting:
         if done(running.store, trial, running.place):
             progress.ended[trial] = "done"
+        elif not running.room:
+            left.append(trial)
         elif job := running.queued(trial):
             progress.left[trial] = job
-        elif running.store.state(trial.id) == "running" or not running.room or not running.start(trial):
+        elif running.store.state(trial.id) == "running" or not running.start(trial):
             left.append(trial)
     return left
 

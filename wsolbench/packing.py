@@ -7,7 +7,6 @@ import torch
 from torch.optim import SGD
 
 from wsolbench import backbones, measure, methods, plugins
-from wsolbench.batches import Batch
 from wsolbench.loop import Trainer
 from wsolbench.method import build
 from wsolbench.trial import Trial, from_spec
@@ -59,8 +58,4 @@ def _of_tensors(trial: Trial) -> int:
         return Trainer(net, method, sgd, meta, "fp32")
 
     with torch.random.fork_rng(devices=[]):
-        return measure.peak_bytes(made, _step, measure.noise(trial.batch_size, trial.image_size, CLASSES), meta)
-
-
-def _step(trainer: Trainer, batch: Batch) -> None:
-    trainer.step(batch)
+        return measure.peak_bytes(made, Trainer.step, measure.noise(trial.batch_size, trial.image_size, CLASSES), meta)

@@ -40,6 +40,7 @@ from wsolbench.table_file import Line, TableFile
 _OTHERS_LEFT_OUT = (
     "Of a method that was run with several options, those of the recipe count here; name others to see them."
 )
+_OF_DIVERGED = f"{ALL_DIVERGED}, {DIVERGED}: loss or scores were no numbers any more; no mean counts such a seed."
 
 
 def report(table: TableFile, records: Sequence[Record], asked: Asked) -> Report:
@@ -106,10 +107,8 @@ def _settings(said: Mapping[str, Sequence[str]]) -> str:
 
 def _notes(sheet: Sheet, rows: Sequence[Row]) -> tuple[str, ...]:
     repeats = [note for part in sheet.parts for note in (*_repeats(sheet, part), *_diverged(sheet, part))]
-    lost = any(cell.diverged for row in rows for cell in row.cells)
-    repeats += [
-        f"{ALL_DIVERGED}, {DIVERGED}: loss or scores were no numbers any more; no mean counts such a seed."
-    ] * lost
+    if any(cell.diverged for row in rows for cell in row.cells):
+        repeats.append(_OF_DIVERGED)
     own = [note for note in (sheet.table.note, *(column.note for column in sheet.columns)) if note]
     beside = [note for others in sheet.others.values() for other in others for note in other.notes()]
     said = unique(note for part in sheet.parts for record in part.records for note in record.get("notes", ()))

@@ -241,14 +241,13 @@ def _alike(values: Sequence[Any]) -> bool:
 
 def _by_value(cell: Sequence[Record], name: str) -> dict[str, list[Record]] | None:
     """The records of a row by their value; None where none knows the field, such as an option of other methods."""
-    if not any(name in record for record in cell):
+    values = different(cell, name)
+    if all(value is NOT_GIVEN for value in values):
         return None
-    texts: dict[int, str] = {}  # by object, since most records share theirs
+    texts = {id(value): shown(value) for value in values}
     found: dict[str, list[Record]] = {}
     for record in cell:
-        value = record.get(name, NOT_GIVEN)
-        text = texts.get(id(value)) or texts.setdefault(id(value), shown(value))
-        found.setdefault(text, []).append(record)
+        found.setdefault(texts[id(record.get(name, NOT_GIVEN))], []).append(record)
     return found
 
 

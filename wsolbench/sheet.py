@@ -242,13 +242,12 @@ def _times(value: float | None, sign: int) -> float | None:
 def _cell(records: Collection[Record], column: Column) -> Cell:
     found = [value for record in records if (value := metric(record, column.metric)) is not None]
     lost = [] if column.metric in COUNTED else [record for record in records if diverged(record)]
-    ids = tuple(
-        str(record["id"]) for record in records if diverged(record) or metric(record, column.metric) is not None
-    )
+    behind = (record for record in records if diverged(record) or metric(record, column.metric) is not None)
+    ids = tuple(str(record["id"]) for record in behind)
     n = len(found)
     if not n:
         return Cell(ids=ids, diverged=len(lost), text=ALL_DIVERGED) if lost else Cell()
-    mean = math.fsum(value for value in found) / n
+    mean = math.fsum(found) / n
     spreads = n > 1 and column.metric not in COUNTED
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (n - 1)) if spreads else None
     return Cell(mean, sd, n, ids, diverged=len(lost))
