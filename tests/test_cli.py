@@ -367,6 +367,16 @@ def test_seeds_without_end_are_refused(wsolbench: Command, tmp_path: Path) -> No
     assert "are more than 10,000 seeds" in ended.err
 
 
+def test_weights_of_no_known_kind_are_refused_before_the_first_trial(wsolbench: Command, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"no ending says what this is")
+
+    ended = wsolbench("sweep", sweep_file(tmp_path), f"weights={tmp_path / 'weights'}", "--results", tmp_path / "kept")
+
+    assert ended.code == 2
+    assert "weights must be imagenet or a .safetensors, .pt or .pth file, not " in ended.err
+    assert not (tmp_path / "kept").exists()
+
+
 def test_thousands_of_mistakes_are_told_as_far_as_anybody_reads(wsolbench: Command, tmp_path: Path) -> None:
     file = sweep_file(tmp_path, "trials:\n" + "".join(f"  - {{sed: {n}}}\n" for n in range(200)))
 

@@ -33,6 +33,7 @@ _UNREADABLE = (
     AttributeError,
 )
 _PADDINGS = {"": "symmetric"}  # timm's word for it -> ours
+_Reader = Callable[[Path], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,13 @@ def load(net: Net, weights: str | Path) -> Provenance:
 
 
 def file_options(path: str | Path) -> dict[str, Any]:
-    """The backbone options that the metadata of a file of weights asks for; none for most files."""
+    """The backbone options that the metadata of a file of weights asks for; none for most files.
+
+    Raises:
+        InputError: it is no file of a kind that holds weights, or its metadata cannot be read.
+    """
     path = Path(path)
-    metadata = _opened(path, _metadata) if path.suffix == ".safetensors" else {}
+    metadata = _opened(path, _metadata) if _reader(path) is _safetensors else {}
     options = _json(path.name, metadata, "kwargs", dict) or {}
     if "pad_type" in options:
         padding = options.pop("pad_type")
@@ -123,10 +128,16 @@ def _downloaded(pretrained: Pretrained | None) -> _Source:
     return _Source(pretrained.source, digest.hexdigest(), tensors)
 
 
-def _read(path: Path) -> _Source:
+def _reader(path: Path) -> _Reader:
+    """What reads files of that ending."""
     read = {".safetensors": _safetensors, ".pt": _pickled, ".pth": _pickled}.get(path.suffix)
     if read is None:
         raise InputError(f"weights must be {IMAGENET} or a .safetensors, .pt or .pth file, not {str(path)!r}")
+    return read
+
+
+def _read(path: Path) -> _Source:
+    read = _reader(path)
     tensors = _opened(path, read)
     if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise InputError(f"{str(path)!r} holds no weights: a mapping of names to tensors, or one under 'state_dict'")
@@ -136,7 +147,7 @@ def _read(path: Path) -> _Source:
     return _Source(path.name, files.sha256(path), tensors, metadata)
 
 
-def _opened(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def _opened(path: Path, read: _Reader) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"no file of weights {str(path)!r}")
     try:
