@@ -15,12 +15,13 @@ CORE = ROOT / "wsolbench"
 ADAPTERS = ROOT / "methods"
 
 LAYERS = [
-    "errors plugins documents extract trial files place stop shipped slurm _compiled _segments _scores _pixels",
+    "errors plugins defaults documents extract trial files place stop shipped slurm executor",
+    "_compiled _segments _scores _pixels",
     "index",
     "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint",
     "table statistics published fsck garbage",
     "method mirror weights batches pixels trace truth claims watch resources backbones backbones.* datasets datasets.*",
-    "methods recipe source looks table_file formats formats.*",
+    "methods recommended recipe source looks table_file formats formats.*",
     "loop overhead measure evaluation score selection pairing",
     "endings",
     "job filling submission beside sheet",
@@ -48,6 +49,7 @@ WITHOUT_TORCH = [
     "store",
     "watch",
     "cluster",
+    "recommended",
     "report",
     "figures",
     "drawing",

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from tests import fake_data
 from tests.conftest import BACKBONES
-from wsolbench import backbones, datasets, documents, files, method, methods, plugins, recipe
+from wsolbench import backbones, datasets, documents, files, method, methods, plugins, recipe, recommended
 from wsolbench.errors import InputError
 from wsolbench.trial import FIELDS, LATER, OPTION_GROUPS, Trial
 
@@ -89,10 +89,10 @@ def test_particular_wins_over_general(monkeypatch: pytest.MonkeyPatch) -> None:
         },
         "cub": {"any": {"any": {"seed": 5}}, "vgg16": {"cam": {"threads": 7}}},
     }
-    monkeypatch.setattr(recipe, "_recipe", lambda: layers)
+    monkeypatch.setattr(recommended, "_recipe", lambda: layers)
 
-    assert recipe.recommended("cub", "vgg16", "cam") == {"lr": 3, "epochs": 2, "seed": 5, "threads": 7}
-    assert recipe.recommended("cub", "tiny", "adl") == {"lr": 1, "epochs": 1, "seed": 5, "threads": 1}
+    assert recommended.settings("cub", "vgg16", "cam") == {"lr": 3, "epochs": 2, "seed": 5, "threads": 7}
+    assert recommended.settings("cub", "tiny", "adl") == {"lr": 1, "epochs": 1, "seed": 5, "threads": 1}
 
 
 def test_settings_win_over_the_recipe() -> None:

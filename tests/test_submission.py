@@ -16,14 +16,14 @@ import pytest
 
 from tests.conftest import QUICK
 from tests.fake_slurm import FakeSlurm
-from wsolbench import claims, cluster, entry, job, recipe, source, submission, watch
+from wsolbench import claims, cluster, entry, job, recipe, recommended, source, submission, watch
 from wsolbench.cluster import Plan
 from wsolbench.errors import InputError
 from wsolbench.place import Place
 from wsolbench.resources import Resources, resources
 from wsolbench.slurm import NoAnswerError
 from wsolbench.stop import Stop
-from wsolbench.submission import Batch, Executor, Outcome
+from wsolbench.submission import Batch, Outcome, job_script
 from wsolbench.trial import Trial
 
 TRIALS = [recipe.complete({**QUICK, "epochs": 1, "seed": seed}) for seed in range(20)]
@@ -150,9 +150,9 @@ def test_a_job_needs_the_trial_and_the_place_only(place: Place, monkeypatch: pyt
 
 EARLY = """
 import os, runpy, signal, sys
-class Early:  # a finder: the first module that takes time is being imported
+class Early:  # a finder: the first module that a job takes is being imported
     def find_spec(self, name, path=None, target=None):
-        if name == "submitit":
+        if name == "wsolbench.claims":
             sys.meta_path.remove(self)
             print("signalled", "torch" in sys.modules, flush=True)
             os.kill(os.getpid(), int(sys.argv[2]))
@@ -223,7 +223,7 @@ def test_script_asks_for_what_is_wanted(tmp_path: Path) -> None:
     )
     asked = replace(asked, additional_parameters={"nice": 100, "licenses": "a:1"})
 
-    lines = Executor(tmp_path).script("abc", asked, 3, (2, "7")).splitlines()
+    lines = job_script(tmp_path, "abc", asked, 3, (2, "7")).splitlines()
 
     wanted = (
         "array=0-2%2 comment=wsolbench:abc job-name=wsolbench-abc partition=gpu account=lab gpus-per-node=2 exclude=n7"
@@ -235,7 +235,7 @@ def test_script_asks_for_what_is_wanted(tmp_path: Path) -> None:
 
 
 def test_a_job_without_a_gpu_sees_none(tmp_path: Path) -> None:
-    scripts = [Executor(tmp_path).script("a", replace(ASKED, gpus_per_node=n), 1, (1, None)) for n in (0, 1)]
+    scripts = [job_script(tmp_path, "a", replace(ASKED, gpus_per_node=n), 1, (1, None)) for n in (0, 1)]
 
     assert ["export CUDA_VISIBLE_DEVICES=" in script.splitlines() for script in scripts] == [True, False]
 
@@ -258,7 +258,7 @@ def test_resources_are_of_the_recipe_the_file_and_the_flags_in_this_order(monkey
 
 
 def test_recipe_asks_for_something_for_every_trial() -> None:
-    asked = resources(TRIALS[0], Place(Path("r")), recipe.resources_of(TRIALS[0]))
+    asked = resources(TRIALS[0], Place(Path("r")), recommended.resources_of(TRIALS[0]))
 
     assert asked.timeout_min > 0
     assert asked.mem_gb > 0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsolbench import recipe, shipped, sweep
+from wsolbench import recipe, recommended, shipped, sweep
 from wsolbench.errors import InputError
 from wsolbench.plugins import frozen
 from wsolbench.sweep import Sweep
@@ -171,8 +171,8 @@ def test_shipped_sweep_runs_on_other_data_by_overrides(name: str) -> None:
 
     assert {(t.dataset, t.backbone, t.weights) for t in trials} == {("cub", "mobilenet_v1", "imagenet")}
     for setting in ("epochs", "image_size", "batch_size", "lr_steps"):
-        recommended = recipe.recommended("cub", "mobilenet_v1", "adl")[setting]
-        assert {getattr(t, setting) for t in trials} == {frozen(recommended)}
+        asked = recommended.settings("cub", "mobilenet_v1", "adl")[setting]
+        assert {getattr(t, setting) for t in trials} == {frozen(asked)}
 
 
 # Overrides

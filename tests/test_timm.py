@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tests.conftest import QUICK, Command, words
-from wsolbench import backbones, documents, job, methods, overhead, plugins, recipe, sweep, weights
+from wsolbench import backbones, documents, job, methods, overhead, plugins, recipe, recommended, sweep, weights
 from wsolbench.backbone import IMAGENET, Backbone
 from wsolbench.backbones import timm as ours
 from wsolbench.errors import InputError
@@ -309,9 +309,9 @@ def test_options_of_two_networks_differ_and_of_one_are_equal() -> None:
 
 def test_recommended_settings_of_the_file_are_for_all_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = {"any": {"any": {"any": {"lr": 1, "epochs": 1}}, "timm": {"any": {"lr": 2}}}}
-    monkeypatch.setattr(recipe, "_recipe", lambda: layers)
+    monkeypatch.setattr(recommended, "_recipe", lambda: layers)
 
-    assert recipe.recommended("cub", "timm:vgg11", "cam") == {"lr": 2, "epochs": 1}
+    assert recommended.settings("cub", "timm:vgg11", "cam") == {"lr": 2, "epochs": 1}
 
 
 # The whole

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 some trial failed, also for a full disk, 2 usage, 3 incomp
 """
 
 import errno
+import gc
 import sys
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ for group in plugins.names(commands):
 
 def main() -> NoReturn:
     """Run the command line; mistakes of the user are told without a traceback."""
+    gc.freeze()  # what was imported stays: the collector need not look at it again
     try:
         app()
     except SystemExit as end:

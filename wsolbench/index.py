@@ -9,10 +9,12 @@ import json
 import os
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from wsolbench import files
 
@@ -62,7 +64,7 @@ class Index:
         """A row for each id; None where a record has nothing of the kind."""
         found = self.tables.get(name) or [None] * len(self.ids)
         if isinstance(found, str):
-            found = self.tables[name] = _rows(json.loads(found), len(self.ids))
+            found = self.tables[name] = _rows(from_json(found), len(self.ids))
         return found
 
     @collecting_nothing()
@@ -112,9 +114,11 @@ def of(folder: Path, ids: Sequence[str], read: Read) -> Index:
     if not changed and not gone:
         return known
     made = _updated(known, stamps, dict.fromkeys(changed), read)
-    if (len(changed) + gone) * _WORTH >= len(stamps):
-        _save(folder / NAME, made)
-    return made
+    if (len(changed) + gone) * _WORTH < len(stamps):
+        return made
+    packed = replace(made, tables={name: _dumped(_columns(made.table(name))) for name in made.tables})
+    _save(folder / NAME, packed)
+    return packed  # whose equal values are one object, as those of an index that was read
 
 
 def _updated(known: Index, stamps: Mapping[str, Stamp], changed: Collection[str], read: Read) -> Index:
@@ -173,17 +177,16 @@ def _load(path: Path) -> Index:
     except (OSError, UnicodeDecodeError):
         return Index()
     first, *lines = body.decode().splitlines()
-    ids, names, stamps, broken = json.loads(first)
+    ids, names, stamps, broken = from_json(first)
     latest = written - RACY * 1e9
     trusted = {name: tuple(seen) for name, seen in stamps.items() if max(seen[1::_PARTS]) < latest}
     return Index(ids, dict(zip(names, lines, strict=True)), trusted, broken)
 
 
-def _save(path: Path, index: Index) -> None:
+def _save(path: Path, packed: Index) -> None:
     """Keep it for the next time; where nothing can be written there is none."""
-    tables = [_dumped(_columns(index.table(name))) for name in index.tables]
-    first = _dumped([index.ids, list(index.tables), index.stamps, index.broken])
-    body = "\n".join([first, *tables]).encode()
+    first = _dumped([packed.ids, list(packed.tables), packed.stamps, packed.broken])
+    body = "\n".join([first, *map(str, packed.tables.values())]).encode()
     with suppress(OSError):
         files.write(path, _head(body).encode() + b"\n" + body)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from wsolbench import backbones, datasets, documents, files, method, methods, plugins, resources, trial, weights
+from wsolbench import backbones, datasets, files, method, methods, plugins, recommended, trial, weights
 from wsolbench.backbone import Backbone
 from wsolbench.errors import Collecting, InputError, Problem
 from wsolbench.trial import FIELDS, Trial, expand_stages
@@ -33,7 +33,7 @@ def complete(settings: Mapping[str, Any], weights_file: Path | None = None) -> T
         _refuse_foreign(weights_file, settings["backbone"])
         digest = _digest(weights_file, weights_file.stat().st_mtime_ns)
         asked = {"weights": digest, **weights.file_options(weights_file)}
-    return _complete({**recommended(*(settings[kind] for kind in KINDS)), **asked, **settings}, options)
+    return _complete({**recommended.settings(*(settings[kind] for kind in KINDS)), **asked, **settings}, options)
 
 
 @cache
@@ -87,41 +87,6 @@ def _complete(merged: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> 
     if problems:
         raise InputError(*dict.fromkeys(problems))
     return result
-
-
-def recommended(dataset: str, backbone: str, method_name: str) -> dict[str, Any]:
-    """The recipe's settings for one combination, the particular over the general."""
-    merged = _merged(dataset, backbone, method_name)
-    return {key: value for key, value in merged.items() if key not in resources.NAMES}
-
-
-def options_of(dataset: str, backbone: str, method_name: str, *, stages: Sequence[str]) -> dict[str, Any]:
-    """The recipe's options of a method on a backbone with these stages, and the method's defaults for the others."""
-    known = recommended(dataset, backbone, method_name)
-    names = plugins.declared_names(plugins.option_class(methods, method_name))
-    made = plugins.make(methods, method_name, {n: expand_stages(known[n], stages) for n in names if n in known})
-    return {name: getattr(made, name) for name in names}
-
-
-def resources_of(trial: Trial) -> dict[str, Any]:
-    """What the recipe asks a cluster for, for a trial's job."""
-    merged = _merged(trial.dataset, trial.backbone, trial.method)
-    return {key: value for key, value in merged.items() if key in resources.NAMES}
-
-
-def _merged(dataset: str, backbone: str, method_name: str) -> dict[str, Any]:
-    layers = _recipe()
-    merged: dict[str, Any] = {}
-    for d in ("any", dataset):
-        for b in ("any", plugins.family(backbone)):
-            for m in ("any", method_name):
-                merged |= layers.get(d, {}).get(b, {}).get(m, {})
-    return merged
-
-
-@cache
-def _recipe() -> dict[str, Any]:
-    return documents.read(Path(__file__).with_name("recipe.yaml")).data
 
 
 def _resolve_points(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from wsolbench.beside import Place, Published
 from wsolbench.filling import Asked, lacking_seeds
+from wsolbench.index import collecting_nothing
 from wsolbench.selection import (
     Part,
     Record,
@@ -43,6 +44,7 @@ _OTHERS_LEFT_OUT = (
 _OF_DIVERGED = f"{ALL_DIVERGED}, {DIVERGED}: loss or scores were no numbers any more; no mean counts such a seed."
 
 
+@collecting_nothing()
 def report(table: TableFile, records: Sequence[Record], asked: Asked) -> Report:
     """The tables of those records that fit what is asked.
 

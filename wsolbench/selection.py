@@ -1,13 +1,14 @@
 """Which finished trials a row of a table takes, and which of them belong into one table."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from wsolbench import recommended as recipe
 from wsolbench.errors import InputError, nearest
 from wsolbench.protocols import METRICS
 from wsolbench.store import COUNTED
@@ -70,9 +71,8 @@ class Part:
 
 def select(table: TableFile, records: Iterable[Record], filters: Mapping[str, Any]) -> list[list[Record]]:
     """For each row of the table its records that the filters fit, in one order however they came."""
-    chosen = list(_in_order(fitting(records, filters)))
-    lines = [line for block in table.lines() for line in block]
-    return [fitting(chosen, line.where) for line in lines]
+    chosen = _Kinds(list(_in_order(fitting(records, filters))))
+    return [chosen.fitting(line.where) for block in table.lines() for line in block]
 
 
 def recommended(records: Sequence[Record]) -> list[Record]:
@@ -80,32 +80,30 @@ def recommended(records: Sequence[Record]) -> list[Record]:
 
     Among the trials that are equal in all other fields but the seed.
     """
+    apart = [name for name in FIELDS if name != "seed" and not _alike(different(records, name))]
     alike: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        alike.setdefault(tuple(shown(record.get(name)) for name in FIELDS if name != "seed"), []).append(record)
+        alike.setdefault(tuple(shown(record.get(name)) for name in apart), []).append(record)
     left_out: set[int] = set()
     for group in alike.values():
-        names = {name for record in group for name in record} - NO_SETTINGS - set(FIELDS)
-        if not all(_alike(different(group, name)) for name in names):
-            options = _recipe_options(group[0])
-            left_out |= {id(record) for record in group if not fits(record, options)}
+        options = set().union(*group) - NO_SETTINGS - set(FIELDS)
+        if not all(_alike(different(group, name)) for name in options):
+            left_out |= set(map(id, group)) - set(map(id, fitting(group, _recipe_options(group[0]))))
     return [record for record in records if id(record) not in left_out]
 
 
 def _recipe_options(record: Record) -> dict[str, Any]:
     """What the recipe gives the method of a trial; nothing for a method that is not here, of which nobody knows."""
-    from wsolbench import recipe  # noqa: PLC0415  imports torch, for a store with several settings of a method only
-
-    kinds = (str(record.get(kind)) for kind in recipe.KINDS)
+    names = (str(record.get(kind)) for kind in ("dataset", "backbone", "method"))
     try:
-        return recipe.options_of(*kinds, stages=record.get("stages", ()))
+        return recipe.options(*names, stages=record.get("stages", ()))
     except InputError:
         return {}
 
 
 def check_filters(filters: Mapping[str, Any], records: Sequence[Record]) -> None:
     """Raise the `InputError` that names every filter on a field that no record has."""
-    known = {name for record in records for name in record}
+    known = set().union(*records)
     problems = [
         f"no record has a field or option {name!r}{nearest(name, known) or '.'} There are: {', '.join(sorted(known))}"
         for name in filters
@@ -122,18 +120,33 @@ def fits(record: Record, where: Mapping[str, Any]) -> bool:
 
 def fitting(records: Iterable[Record], where: Mapping[str, Any]) -> list[Record]:
     """The records that have these values, in their order."""
-    found = list(records)
-    for name, value in where.items():
-        there = [record for record in found if name in record]
-        known: dict[tuple[int, int], bool] = {}  # by objects, since most records share theirs
-        found = []
-        for record in there:
-            key = id(record[name]), id(record.get("stages"))
-            if key not in known:
-                known[key] = fits(record, {name: value})
-            if known[key]:
-                found.append(record)
-    return found
+    return _Kinds(list(records)).fitting(where)
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """Records by the objects that they have in a field: most share theirs, and one of each kind is looked at."""
+
+    records: Sequence[Record]
+    _known: dict[str, list[list[int]]] = field(default_factory=dict)
+
+    def fitting(self, where: Mapping[str, Any]) -> list[Record]:
+        """Those that have these values, in their order."""
+        found = set(range(len(self.records)))
+        for name, value in where.items():
+            alike = (numbers for numbers in self.of(name) if fits(self.records[numbers[0]], {name: value}))
+            found &= {number for numbers in alike for number in numbers}
+        return [self.records[number] for number in sorted(found)]
+
+    def of(self, name: str) -> Collection[Sequence[int]]:
+        """The places of the records of each kind; what `stages` stands for is of a record's backbone."""
+        if name not in self._known:
+            found: dict[tuple[int, int], list[int]] = {}
+            for number, record in enumerate(self.records):
+                key = id(record.get(name, NOT_GIVEN)), id(record.get("stages"))
+                found.setdefault(key, []).append(number)
+            self._known[name] = list(found.values())
+        return self._known[name]
 
 
 def parts(table: TableFile, part: Part) -> list[Part]:
@@ -204,15 +217,14 @@ def different(records: Sequence[Record], name: str) -> list[Any]:
     return list(dict(zip(map(id, column), column, strict=True)).values())
 
 
+_ORDER = itemgetter("seed", "id")
+
+
 def _in_order(records: Iterable[Record]) -> Iterator[Record]:
     """By seed and id; those that are equal in both, by all they say."""
-    for _, same in groupby(sorted(records, key=_order), key=_order):
+    for _, same in groupby(sorted(records, key=_ORDER), key=_ORDER):
         first, *others = same
         yield from sorted((first, *others), key=lambda r: repr(sorted(r.items()))) if others else (first,)
-
-
-def _order(record: Record) -> tuple[int, str]:
-    return record["seed"], str(record["id"])
 
 
 def meant(value: Any, record: Record) -> Any:
@@ -236,7 +248,7 @@ def _varying(table: TableFile, cells: Sequence[Sequence[Record]]) -> list[str]:
 
 def _alike(values: Sequence[Any]) -> bool:
     """Whether all of these are shown as one."""
-    return len(values) == 1 or len({shown(value) for value in values}) == 1
+    return len(values) <= 1 or len({shown(value) for value in values}) == 1
 
 
 def _by_value(cell: Sequence[Record], name: str) -> dict[str, list[Record]] | None:

@@ -201,9 +201,9 @@ def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dic
     found = []
     for record in records:
         name = protocol or record["protocol"]
-        if name in record["results"] or "diverged" in record:
+        metrics = record["results"].get(name, {})
+        if metrics or "diverged" in record:
             facts = {"id": record["id"], "stages": record["stages"], "protocol": name, **_data(record)}
-            metrics = record["results"].get(name, {})
             found.append({**flat(record["trial"]), **facts, **record.get("overhead", {}), **metrics})
     return found
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import submitit
-
 from wsolbench import claims, files, slurm, source
 from wsolbench.claims import Claim
 from wsolbench.errors import InputError
@@ -80,34 +78,6 @@ class Batch:
         return cls(place, tuple(said.pop("trials")), **said)
 
 
-class Executor(submitit.SlurmExecutor):
-    """Writes submitit's job scripts; but a job runs our entry point, so that no pickle is written, moved or read."""
-
-    @classmethod
-    def affinity(cls) -> int:
-        """Scripts can be shown where no cluster is."""
-        return 2
-
-    def script(self, batch: str, asked: Resources, elements: int, throttle: tuple[int, str | None]) -> str:
-        """The job script of an array.
-
-        Args:
-            batch: its name, which is in that of the jobs and in their comment, where they are found by it.
-            asked: what each job gets.
-            elements: jobs; a single one makes no array.
-            throttle: how many run at a time, and the id of the job whose end it waits for.
-        """
-        self.parameters.clear()
-        names = {"job_name": f"wsolbench-{batch}", "comment": f"{slurm.MARK}{batch}", "wckey": None}
-        limits = {"array_parallelism": throttle[0], "dependency": throttle[1] and f"afterany:{throttle[1]}"}
-        given = {key: value for key, value in {**asked.parameters(), **limits}.items() if value is not None}
-        self.update_parameters(**self._convert_parameters({**names, **given}))
-        if elements > 1:
-            self.parameters["map_count"] = elements
-        words = (sys.executable, "-u", "-m", ENTRY, str(self.folder))
-        return self._make_submission_file_text(shlex.join(words), "")
-
-
 def jobs_folder(results: Path) -> Path:
     """Where the jobs' scripts and logs are: nobody else may write there, for what is there is run.
 
@@ -172,6 +142,24 @@ def _lanes(arrays: int, most: int | None) -> list[int]:
     return [most // lanes + (lane < most % lanes) for lane in range(lanes)]
 
 
+def job_script(folder: Path, batch: str, asked: Resources, elements: int, throttle: tuple[int, str | None]) -> str:
+    """The job script of an array.
+
+    Args:
+        folder: of the batch.
+        batch: its name, which is in that of the jobs and in their comment, where they are found by it.
+        asked: what each job gets.
+        elements: jobs; a single one makes no array.
+        throttle: how many run at a time, and the id of the job whose end it waits for.
+    """
+    from wsolbench.executor import Executor  # noqa: PLC0415  imports submitit, for those who submit only
+
+    names = {"job_name": f"wsolbench-{batch}", "comment": f"{slurm.MARK}{batch}"}
+    limits = {"array_parallelism": throttle[0], "dependency": throttle[1] and f"afterany:{throttle[1]}"}
+    command = shlex.join((sys.executable, "-u", "-m", ENTRY, str(folder)))
+    return Executor(folder).script(command, {**names, **asked.parameters(), **limits}, elements)
+
+
 def _submit_some(
     store: Store, chunk: list[Wanted], place: Place, throttle: tuple[int, str | None], outcome: Outcome
 ) -> tuple[str | None, list[Wanted]]:
@@ -188,7 +176,7 @@ def _submit_some(
     count = len(held)
     while count:
         script = folder / f"{count}.sh"
-        files.write(script, Executor(folder).script(batch, chunk[0].resources, count, throttle).encode())
+        files.write(script, job_script(folder, batch, chunk[0].resources, count, throttle).encode())
         try:
             array = slurm.submit(script)
             break

@@ -103,9 +103,9 @@ def id_of(spec: Mapping[str, Any]) -> str:
 
 def flat(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's specification with its options beside its fields."""
-    row = {**LATER, **{key: value for key, value in spec.items() if key not in OPTION_GROUPS}}
+    row = {**LATER, **spec}
     for group in OPTION_GROUPS:
-        row |= spec.get(group, {})
+        row |= row.pop(group, {})
     return row
 
 

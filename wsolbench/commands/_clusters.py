@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsolbench import cluster, recipe, resources, submission
+from wsolbench import cluster, recommended, resources, submission
 from wsolbench.cluster import Plan, Wish
 from wsolbench.console import FAILED, INCOMPLETE, INTERRUPTED, confirm, say
 from wsolbench.place import Place
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def planned(sweep: "Sweep", place: Place, wish: Wish) -> Plan:
     """What is to do for a sweep; `InputError` with every wrong resource."""
     asked = {
-        trial.id: resources.resources(trial, place, recipe.resources_of(trial), sweep.resources, wish.asked)
+        trial.id: resources.resources(trial, place, recommended.resources_of(trial), sweep.resources, wish.asked)
         for trial in sweep.trials
     }
     trials = {trial.id: trial for trial in sweep.trials}
@@ -30,9 +30,8 @@ def planned(sweep: "Sweep", place: Place, wish: Wish) -> Plan:
 def show(plan: Plan, most: int | None) -> None:
     """Print the header of each array's script, and a line for each trial."""
     for asked, trial_ids in plan.groups().items():
-        script = submission.Executor(Path("FOLDER")).script(
-            "BATCH", asked, len(trial_ids), (most or len(trial_ids), None)
-        )
+        throttle = most or len(trial_ids), None
+        script = submission.job_script(Path("FOLDER"), "BATCH", asked, len(trial_ids), throttle)
         print("\n".join(line for line in script.splitlines() if line.strip()))
         for trial_id in trial_ids:
             print(f"  {trial_id}  {words(plan.trials[trial_id].spec())}")

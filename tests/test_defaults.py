@@ -1,0 +1,100 @@
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+
+from wsolbench import methods, plugins, recipe, recommended
+from wsolbench.defaults import defaults
+from wsolbench.errors import InputError
+
+HEAD = """from typing import ClassVar
+from pydantic.dataclasses import dataclass
+from wsolbench.method import Method
+from wsolbench.plugins import OPTIONS
+
+print("imported")
+
+"""
+"""Of a file that says when it is imported."""
+
+PLAIN = """@dataclass(frozen=True, config=OPTIONS)
+class Mine(Method):
+    points: tuple[str, ...]
+    share: float = 0.25
+    pair: tuple[float, float] = (0.5, -1.0)
+    flag: bool = False
+
+METHOD = Mine
+"""
+SAID = {"points": "none", "share": 0.25, "pair": (0.5, -1.0), "flag": False}
+
+CODE = """
+from dataclasses import MISSING
+from wsolbench import defaults, methods
+found = defaults.defaults(methods, "mine")
+print({name: "none" if default is MISSING else default for name, default in found.items()})
+"""
+
+
+def told(folder: Path, text: str) -> list[str]:
+    """What another process prints that asks for the defaults of a method with this text."""
+    (folder / "mine.py").write_text(text, encoding="utf-8")
+    env = {"WSOLBENCH_METHODS": str(folder)}
+    ended = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True, check=True)
+    return ended.stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", plugins.names(methods))
+def test_defaults_are_those_of_the_class(name: str) -> None:
+    own = {field.name: field.default for field in fields(plugins.option_class(methods, name))}
+
+    assert defaults(methods, name) == own
+
+
+def test_defaults_are_read_without_importing(tmp_path: Path) -> None:
+    assert told(tmp_path, HEAD + PLAIN) == [str(SAID)]
+
+
+def test_plain_method_has_none(tmp_path: Path) -> None:
+    assert told(tmp_path, HEAD + "METHOD = Method\n") == ["{}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (PLAIN.replace("(Method)", "(Base)").replace("@", "class Base(Method): ...\n\n@", 1), SAID),
+        (PLAIN.replace("0.25", "1 / 4"), SAID),
+        (PLAIN.replace("    flag", "    kinds: ClassVar[int] = 3\n    flag"), SAID),
+        (PLAIN.replace("METHOD = Mine", "METHOD = [Mine][0]"), SAID),
+        ("from wsolbench.methods.cutmix import CutMix as METHOD\n", {"beta": 1.0, "mix_probability": 1.0}),
+    ],
+    ids=["base of its own", "computed", "class variable", "found", "another's"],
+)
+def test_class_that_its_file_does_not_tell_in_full_is_imported(tmp_path: Path, text: str, found: object) -> None:
+    assert told(tmp_path, HEAD + text) == ["imported", str(found)]
+
+
+def test_file_that_is_no_python_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torn.py").write_text("class (", encoding="utf-8")
+    monkeypatch.setattr(methods, "__path__", [str(tmp_path)])
+
+    with pytest.raises(InputError, match="method torn cannot be imported: SyntaxError"):
+        defaults(methods, "torn")
+
+
+def test_method_that_is_not_there_is_told() -> None:
+    with pytest.raises(InputError, match="no method 'adll', did you mean 'adl'"):
+        defaults(methods, "adll")
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "resnet50", "mobilenet_v1"])
+@pytest.mark.parametrize("name", plugins.names(methods))
+def test_recommended_options_are_those_of_a_trial_that_names_none(backbone: str, name: str) -> None:
+    trial = recipe.complete({"dataset": "shapes", "backbone": backbone, "method": name})
+    stages = recipe.blueprint(backbone, dict(trial.backbone_options)).stages
+
+    found = recommended.options("shapes", backbone, name, stages=stages)
+
+    assert asdict(plugins.make(methods, name, found)) == dict(trial.method_options)
