@@ -52,6 +52,7 @@ class Index:
         stamps: what tells a changed record, by id.
         broken: why a record is not what its writer wrote, by id.
         unreadable: why a record cannot be read now, by id.
+        without: ids of the trials that have no record, in order.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -59,6 +60,7 @@ class Index:
     stamps: dict[str, Stamp] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    without: list[str] = field(default_factory=list)
 
     def table(self, name: str) -> list[Row]:
         """A row for each id; None where a record has nothing of the kind."""
@@ -108,6 +110,11 @@ def of(folder: Path, ids: Sequence[str], read: Read) -> Index:
         read: a trial's record, None if it is gone; `ValueError` if it is broken, `OSError` if it is unreadable now.
     """
     stamps = {name: found for name in ids if (found := stamp(f"{folder}/{name}")) is not None}
+    without = [name for name in ids if name not in stamps]
+    return replace(_of(folder, stamps, read), without=without)
+
+
+def _of(folder: Path, stamps: Mapping[str, Stamp], read: Read) -> Index:
     known = _load(folder / NAME)
     changed = [name for name, found in stamps.items() if known.stamps.get(name) != found]
     gone = len({*known.ids, *known.broken} - stamps.keys())
@@ -144,8 +151,9 @@ def stamp(folder: str) -> Stamp | None:
         found = [os.stat(f"{folder}/record.json")]  # noqa: PTH116  ten thousand times
     except (FileNotFoundError, NotADirectoryError):
         return None
-    with suppress(FileNotFoundError, NotADirectoryError):
-        found += [entry.stat() for entry in sorted(os.scandir(f"{folder}/scores"), key=lambda entry: entry.name)]
+    if os.access(scores := f"{folder}/scores", os.F_OK):  # no exception for each of those without
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found += [entry.stat() for entry in sorted(os.scandir(scores), key=lambda entry: entry.name)]
     return tuple(part for s in found for part in (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino))
 
 

@@ -1,6 +1,7 @@
 """Which finished trials a row of a table takes, and which of them belong into one table."""
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -128,25 +129,26 @@ class _Kinds:
     """Records by the objects that they have in a field: most share theirs, and one of each kind is looked at."""
 
     records: Sequence[Record]
-    _known: dict[str, list[list[int]]] = field(default_factory=dict)
+    _known: dict[tuple[str, ...], Collection[Sequence[int]]] = field(default_factory=dict)
 
     def fitting(self, where: Mapping[str, Any]) -> list[Record]:
         """Those that have these values, in their order."""
         found = set(range(len(self.records)))
         for name, value in where.items():
-            alike = (numbers for numbers in self.of(name) if fits(self.records[numbers[0]], {name: value}))
-            found &= {number for numbers in alike for number in numbers}
+            alike = self._of(name) if expand_stages(value, ()) is value else self._of(name, "stages")
+            right = (numbers for numbers in alike if fits(self.records[numbers[0]], {name: value}))
+            found &= {number for numbers in right for number in numbers}
         return [self.records[number] for number in sorted(found)]
 
-    def of(self, name: str) -> Collection[Sequence[int]]:
-        """The places of the records of each kind; what `stages` stands for is of a record's backbone."""
-        if name not in self._known:
-            found: dict[tuple[int, int], list[int]] = {}
-            for number, record in enumerate(self.records):
-                key = id(record.get(name, NOT_GIVEN)), id(record.get("stages"))
-                found.setdefault(key, []).append(number)
-            self._known[name] = list(found.values())
-        return self._known[name]
+    def _of(self, *names: str) -> Collection[Sequence[int]]:
+        """The places of the records of each kind."""
+        if names not in self._known:
+            found = defaultdict(list)
+            columns = [[id(record.get(name, NOT_GIVEN)) for record in self.records] for name in names]
+            for number, key in enumerate(zip(*columns, strict=True)):
+                found[key].append(number)
+            self._known[names] = found.values()
+        return self._known[names]
 
 
 def parts(table: TableFile, part: Part) -> list[Part]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,12 +104,12 @@ class Store:
         """The records of all finished trials, and what is known of those that diverged, which have none."""
         known = known or self.index()
         records = known.records()
-        return [*records, *self._diverged({*known.ids, *known.broken, *known.unreadable}, records)]
+        return [*records, *self._diverged(known.without, records)]
 
-    def _diverged(self, others: Collection[str], records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _diverged(self, without: Iterable[str], records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         lost: dict[str, dict[str, Any]] = {}
-        for trial_id in self.ids():
-            attempts = [] if trial_id in others else self.attempts(trial_id)
+        for trial_id in without:
+            attempts = self.attempts(trial_id)
             end = attempts[-1].exit() if attempts else {}
             if end.get("kind") == "diverged":
                 lost[trial_id] = end
