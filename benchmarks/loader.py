@@ -28,6 +28,7 @@ from wsolbench import batches, datasets, plugins
 from wsolbench.backbone import IMAGENET
 from wsolbench.geometry import larger
 from wsolbench.pixels import Pixels
+from wsolbench.trial import Trial
 
 DATASET = "cub"
 SIDE = 224
@@ -55,10 +56,9 @@ def one(path: Path, top: int, left: int, mirror: bool) -> torch.Tensor:
     return recipe.normalize(recipe.to_tensor(picture), *map(list, IMAGENET))
 
 
-def ours(pixels: Pixels, seed: int) -> Iterator[torch.Tensor]:
+def ours(pixels: Pixels, trial: Trial, seed: int) -> Iterator[torch.Tensor]:
     """The same batches."""
-    trial = replace(table3(DATASET)[0], batch_size=BATCH, seed=seed)  # neither network nor method decides a batch
-    yield from (batch.images for batch in batches.training_batches(pixels, trial, 0, IMAGENET, 0))
+    yield from (b.images for b in batches.training_batches(pixels, replace(trial, seed=seed), 0, IMAGENET, 0))
 
 
 def timed(made: Iterator[torch.Tensor]) -> float:
@@ -80,13 +80,14 @@ def main() -> None:
     split = plugins.make(datasets, DATASET, {}).split("train", asked.data)
     split = split.only(np.linspace(0, len(split) - 1, min(asked.images, len(split))).astype(int).tolist())
     paths = [asked.data / "images" / name for name in split.ids]
+    trial = replace(table3(DATASET)[0], batch_size=BATCH)  # neither network nor method decides a batch
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WSOLBENCH_CACHE"] = folder
-        timed(ours(Pixels(split.only([0]), larger(SIDE)), 0))  # compiles
-        filling = timed(ours(Pixels(split, larger(SIDE)), 0))
+        timed(ours(Pixels(split.only([0]), larger(SIDE)), trial, 0))  # compiles
+        filling = timed(ours(Pixels(split, larger(SIDE)), trial, 0))
         pixels = Pixels(split, larger(SIDE))
-        equal = all(torch.equal(a, b) for a, b in zip(theirs(paths, 0), ours(pixels, 0), strict=True))
-        pairs = [(timed(theirs(paths, seed)), timed(ours(pixels, seed))) for seed in range(asked.pairs)]
+        equal = all(torch.equal(a, b) for a, b in zip(theirs(paths, 0), ours(pixels, trial, 0), strict=True))
+        pairs = [(timed(theirs(paths, seed)), timed(ours(pixels, trial, seed))) for seed in range(asked.pairs)]
     ratios = [theirs / ours for theirs, ours in pairs]
     spread = f"{min(ratios):.1f} to {max(ratios):.1f}"
     print(f"{len(split)} images of {SIDE} px, one core; batches equal bit for bit: {equal}")

@@ -353,7 +353,7 @@ print(len(outcome.jobs))
 
 
 def launcher(place: Place, count: int, **environment: str) -> "subprocess.Popen[str]":
-    """A process of its own that submits the first so many trials; it does without torch."""
+    """A process of its own that submits the first so many trials and what else is there; it does without torch."""
     planned(place, TRIALS[:count])
     words = [sys.executable, "-c", LAUNCH, str(place.results)]
     root = Path(__file__).resolve().parents[1]
@@ -390,12 +390,14 @@ def test_a_launcher_killed_at_a_step_loses_and_doubles_nothing(fake: FakeSlurm, 
     assert standings(place, TRIALS[:3]) == {"queued": 3}
 
 
-def test_two_launchers_at_once_submit_each_trial_once(fake: FakeSlurm, place: Place) -> None:
-    both = [launcher(place, 20) for _ in range(2)]
+@pytest.mark.parametrize("_", [0, *(pytest.param(again, marks=pytest.mark.faults) for again in range(1, 50))])
+def test_two_launchers_at_once_submit_each_trial_once(fake: FakeSlurm, place: Place, _: int) -> None:
+    planned(place, [replace(TRIALS[0], seed=seed) for seed in range(100)])
+    both = [launcher(place, 0) for _ in range(2)]
     said = [int(process.communicate(timeout=120)[0]) for process in both]
 
-    assert len(fake.jobs) == 20
-    assert sum(said) == 20
+    assert len(fake.jobs) == 100
+    assert sum(said) == 100
 
 
 def test_a_trial_that_is_claimed_meanwhile_is_told(fake: FakeSlurm, place: Place) -> None:

@@ -15,8 +15,8 @@ def windows(
     corners: NDArray[np.int64],
     mirrored: NDArray[np.bool_],
     table: Real,
-    side: int,
-) -> Real:
+    found: Real,
+) -> None:
     """(M, H, W, 3) squares -> (N, side, side, 3): of each row a window, mirrored or not, its bytes looked up.
 
     Args:
@@ -25,9 +25,9 @@ def windows(
         corners: (N, 2) y and x of each window.
         mirrored: (N,) left to right.
         table: (256, 3) what each byte of each channel becomes.
-        side: of a window.
+        found: where the windows go.
     """
-    found = np.empty((len(rows), side, side, 3), np.float32)
+    side = found.shape[1]
     for n in range(len(rows)):
         top, left = corners[n]
         for y in range(side):
@@ -36,4 +36,3 @@ def windows(
                 pixel = line[left + (side - 1 - x if mirrored[n] else x)]
                 for channel in range(3):
                     found[n, y, x, channel] = table[pixel[channel], channel]
-    return found

@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from wsolbench._pixels import windows
 from wsolbench.backbone import Normalisation
 from wsolbench.dataset import Split
-from wsolbench.pixels import Pixels
+from wsolbench.pixels import Bytes, Pixels, Rows
 from wsolbench.trial import Trial
 
 
@@ -23,6 +25,27 @@ class Batch:
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
+
+
+class _Memory:
+    """Memory of batches that are gone, for the next: to get new memory takes as long as to fill it.
+
+    Args:
+        count: of the largest batch.
+        side: of its images, pixels.
+    """
+
+    def __init__(self, count: int, side: int) -> None:
+        self._shape = (count, side, side, 3)
+        self._free: list[NDArray[np.float32]] = []
+
+    def filled(self, squares: Bytes, rows: Rows, *how: Any) -> NDArray[np.float32]:
+        """What `windows` makes of the rows; of nobody else until the array, and any tensor on it, is gone."""
+        whole = self._free.pop() if self._free else np.empty(self._shape, np.float32)
+        lent = whole[: len(rows)]
+        finalize(lent, self._free.append, whole).atexit = False
+        windows(squares, rows, *how, lent)  # type: ignore[call-arg]
+        return lent
 
 
 def training_batches(
@@ -36,19 +59,20 @@ def training_batches(
     torch.manual_seed(stream(trial.seed, epoch))
     order = torch.randperm(len(pixels)).tolist()
     groups, table = _groups(order, trial.batch_size)[behind:], table_of(normalisation)
+    memory = _Memory(trial.batch_size, trial.image_size)
     for step, (group, (squares, rows)) in enumerate(zip(groups, pixels.groups(groups, workers), strict=True), behind):
         torch.manual_seed(stream(trial.seed, epoch, step))
         corners, mirrored = places(len(rows), pixels.side - trial.image_size), flips(len(rows))
-        images = windows(squares, rows, corners.numpy(), mirrored.numpy(), table, trial.image_size)
-        yield _batch(pixels.split, group, images)
+        yield _batch(pixels.split, group, memory.filled(squares, rows, corners.numpy(), mirrored.numpy(), table))
 
 
 def test_batches(pixels: Pixels, batch_size: int, normalisation: Normalisation, workers: int) -> Iterator[Batch]:
     """The split in its own order, as it is."""
     groups, table = _groups(range(len(pixels)), batch_size), table_of(normalisation)
+    memory = _Memory(batch_size, pixels.side)
     for group, (squares, rows) in zip(groups, pixels.groups(groups, workers), strict=True):
         corners, mirrored = np.zeros((len(rows), 2), np.int64), np.zeros(len(rows), np.bool_)
-        yield _batch(pixels.split, group, windows(squares, rows, corners, mirrored, table, pixels.side))
+        yield _batch(pixels.split, group, memory.filled(squares, rows, corners, mirrored, table))
 
 
 def stream(*parts: int) -> int:
