@@ -15,7 +15,7 @@ from wsolbench import scoremaps
 from wsolbench.boxes import boxes_at_thresholds
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
-from wsolbench.evaluation import Counts, Predictions, Scores, coverage, error_kind, evaluate
+from wsolbench.evaluation import Counts, Predictions, Scores, coverage, error_kinds, evaluate
 from wsolbench.metrics import ERRORS, BoxAccuracy
 from wsolbench.protocols import Protocol, names, protocol
 from wsolbench.truth import of_network
@@ -215,7 +215,13 @@ def test_objects_are_small_medium_or_large_by_the_share_of_the_image() -> None:
     ],
 )
 def test_errors_are_told_apart(box: tuple[int, ...], truths: list[tuple[float, ...]], kind: str) -> None:
-    assert error_kind(np.array(box), np.array(truths, np.float64)) == kind
+    others = [(0.0, 0.0, 4.0, 4.0)]  # of the images before and after, which the box is all of
+    every = np.array([*others, *truths, *others], np.float64)
+    own = np.array([*others, *[box] * len(truths), *others], np.float64)
+
+    found = error_kinds(own, every, np.array([0, 1, 1 + len(truths)]))
+
+    assert [ERRORS[number] for number in found] == ["part", kind, "part"]
 
 
 def test_a_hit_of_the_wrong_class_is_an_error_of_class() -> None:
@@ -235,9 +241,10 @@ def test_a_class_without_images_has_no_accuracy() -> None:
 
 
 def test_coverage_counts_the_body_above_the_threshold() -> None:
-    body = filled((0, 0, 10, 10)).astype(bool)
+    bodies = np.stack([filled((0, 0, 10, 10)), filled((0, 0, 10, 10)), filled((0, 0, 0, 0))]).astype(bool)
+    maps = np.stack([filled((0, 0, 5, 10)), filled((0, 0, 5, 10)) / 2, filled((0, 0, 5, 10))])
 
-    assert coverage(filled((0, 0, 5, 10)), body, 0.2) == 0.5
+    assert coverage(maps, bodies, 0.2).tolist() == [0.5, 0.5, 0]
 
 
 def test_body_coverage_is_a_metric_where_there_are_bodies() -> None:

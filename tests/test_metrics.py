@@ -125,6 +125,28 @@ def test_box_accuracy_is_as_defined(seed: int, contours: str) -> None:
     assert np.allclose(metric.compute()["accuracy"], expected)
 
 
+sides = st.integers(1, 9)
+corners = st.tuples(*[st.integers(0, 9)] * 4)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    arrays.arrays(np.float64, st.tuples(sides, sides), elements=st.sampled_from([0.0, 0.2, 0.4, 0.41, 0.7, 1.0])),
+    st.lists(corners, min_size=1, max_size=3),
+    st.sampled_from([(0.5,), (0.3, 0.5, 0.7), (0.7, 0.01, 0.5)]),
+)
+def test_a_box_counts_whatever_its_rivals(
+    score_map: Map, drawn: list[tuple[int, ...]], ious: tuple[float, ...]
+) -> None:
+    truths = np.array([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in drawn], np.float64)
+    metric = BoxAccuracy(threshold_grid(), ious)
+
+    metric.update(score_map[None], [truths])
+
+    best = box_iou(boxes_at_thresholds(score_map[None], threshold_grid())[0], truths, "inclusive").max(1)
+    assert (metric.hits == [best >= iou for iou in ious]).all()
+
+
 @pytest.mark.parametrize("contours", ["largest", "all"])
 def test_merging_and_threads_change_nothing(contours: str) -> None:
     maps, truths = noise(40, 0), [np.array([[n % 5, 0, 11, 11 - n % 7]]) for n in range(40)]

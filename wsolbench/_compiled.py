@@ -35,3 +35,9 @@ def compiled(function: Function) -> Function:
     except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
         kernel = njit(nogil=True)(function)
     return kernel
+
+
+def inlined(function: Function) -> Function:
+    """A small function that other compiled ones take into their own code: a call passes every array by its parts."""
+    kernel: Any = njit(inline="always")(function)
+    return kernel

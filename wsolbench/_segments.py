@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from wsolbench._compiled import compiled
+from wsolbench._compiled import compiled, inlined
 
 Levels: TypeAlias = NDArray[np.uint8]
 Ints: TypeAlias = NDArray[np.int32]
@@ -22,6 +22,8 @@ Floats: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
 Wanted: TypeAlias = tuple[Flags, int]
 """Which rows are asked for, and how many of them are of masks with a pixel."""
+Judge: TypeAlias = tuple[Floats, float, Floats]
+"""The true boxes of a map, `last` as for `intersection_over_union`, and the IoUs to reach."""
 
 ROWS = 257  # of a table: 0 is the whole map, 1 .. 255 are the masks; above the greatest level there is no pixel
 STEP_X = np.array([1, 1, 0, -1, -1, -1, 0, 1])  # clockwise from the right
@@ -406,7 +408,7 @@ def trace(levels: Levels, level: int, component: int, forest: Forest) -> None:
     forest.area[component] = abs(twice_area)
 
 
-@compiled
+@inlined
 def area_bound(forest: Forest, level: int, component: int) -> int:
     """Twice the area that the outer contour can have at most: what was traced, or what fits into the box."""
     if forest.traced[component] == level:
@@ -609,26 +611,79 @@ def boxes_of_rows(
     return boxes
 
 
-@compiled
-def intersection_over_union(box: Longs, truth: Floats, last: float) -> float:
+@inlined
+def intersection_over_union(x0: float, y0: float, x1: float, y1: float, truth: Floats, last: float) -> float:
     """Of two boxes, with `last` 1 if their last column and row belong to them, else 0."""
-    width = min(box[2], truth[2]) - max(box[0], truth[0]) + last
-    height = min(box[3], truth[3]) - max(box[1], truth[1]) + last
+    width = min(x1, truth[2]) - max(x0, truth[0]) + last
+    height = min(y1, truth[3]) - max(y0, truth[1]) + last
     if width <= 0.0 or height <= 0.0:
         return 0.0
-    of_box = (box[2] - box[0] + last) * (box[3] - box[1] + last)
+    of_box = (x1 - x0 + last) * (y1 - y0 + last)
     of_truth = (truth[2] - truth[0] + last) * (truth[3] - truth[1] + last)
     return width * height / (of_box + of_truth - width * height)
 
 
 @compiled
-def find_best(found: Longs, count: int, truths: Floats, last: float, best: Floats) -> None:
+def find_best(found: Longs, count: int, judge: Judge, best: Floats) -> None:
     """Fill in the greatest intersection over union that any box of each row has with any true box."""
+    truths, last, _ = judge
     best[:] = 0.0
     for i in range(count):
-        row = found[i, 4]
+        x0, y0, x1, y1, row = found[i]
         for j in range(len(truths)):
-            best[row] = max(best[row], intersection_over_union(found[i], truths[j], last))
+            best[row] = max(best[row], intersection_over_union(x0, y0, x1, y1, truths[j], last))
+
+
+@inlined
+def overlap(forest: Forest, component: int, limits: Longs, judge: Judge) -> float:
+    """The greatest intersection over union that a component's box has with any true box."""
+    truths, last, _ = judge
+    x0, y0 = forest.x0[component] - 1, forest.y0[component] - 1
+    x1, y1 = min(forest.x1[component], limits[0]), min(forest.y1[component], limits[1])
+    best = 0.0
+    for j in range(len(truths)):
+        best = max(best, intersection_over_union(x0, y0, x1, y1, truths[j], last))
+    return best
+
+
+@compiled
+def agreed(forest: Forest, level: int, limits: Longs, judge: Judge) -> float:
+    """The overlap of one of the components that may be the largest if all reach the same of the IoUs; else -1."""
+    ious = judge[2]
+    floor, _ = survey(forest, level)
+    common, best = -1, 0.0
+    for i in range(forest.number[0]):
+        component = forest.alive[i]
+        if area_bound(forest, level, component) >= floor:
+            best = overlap(forest, component, limits, judge)
+            count = 0
+            for d in range(len(ious)):
+                count += best >= ious[d]
+            if common >= 0 and count != common:
+                return -1.0
+            common = count
+    return best
+
+
+@compiled
+def judge_largest(levels: Levels, wanted: Wanted, limits: Longs, room: Room, judge: Judge, best: Floats) -> None:
+    """Fill in the overlap of the largest component of each mask, or of another one that reaches the same of the IoUs.
+
+    So the largest is looked for where that makes a difference only.
+    """
+    flags, left = wanted
+    segments, events, forest = room
+    level = int(levels.max()) + 1
+    find_events(levels, 1, segments, events)
+    forest.number[0] = 0
+    while left > 0:
+        level -= 1
+        descend(level, segments, events, forest)
+        if flags[level]:
+            left -= 1
+            best[level] = agreed(forest, level, limits, judge)
+            if best[level] < 0.0:
+                best[level] = overlap(forest, largest(levels, level, forest), limits, judge)
 
 
 @compiled
@@ -654,8 +709,14 @@ def count_hits(
     for n in range(len(batch)):
         greatest = int(batch[n].max())
         wanted = flags, want_rows(thresholds, greatest, flags)
-        found, count = find_boxes(batch[n], limits, all_contours, wanted, room, found)
-        find_best(found, count, truths[first[n] : first[n + 1]], last, best)
+        judge = truths[first[n] : first[n + 1]], last, iou_thresholds
+        if all_contours:
+            found, count = find_boxes(batch[n], limits, True, wanted, room, found)
+        else:
+            count = add_outer_boxes(greatest, limits, found)
+        find_best(found, count, judge, best)
+        if not all_contours:
+            judge_largest(batch[n], wanted, limits, room, judge, best)
         for t in range(len(thresholds)):
             reached = best[table_row(thresholds[t], greatest)]
             for d in range(len(iou_thresholds)):

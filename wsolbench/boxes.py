@@ -110,16 +110,26 @@ def box_iou(a: Array, b: Array, convention: Convention = "half_open") -> Array:
     Column x1 and row y1 belong to an "inclusive" box, not to a "half_open" one. Boxes of no area have IoU 0.
     ValueError where x1 < x0 or y1 < y0.
     """
-    if convention not in ("half_open", "inclusive"):
-        raise ValueError(f"convention must be 'half_open' or 'inclusive', not {convention!r}")
     xp = _library(a)
     a, b = _checked_boxes(xp.asarray(a, dtype=xp.float64), "a"), _checked_boxes(xp.asarray(b, dtype=xp.float64), "b")
+    return _iou(xp, a[:, None], b[None], convention)
+
+
+def paired_iou(a: Array, b: Array, convention: Convention = "half_open") -> Array:
+    """Intersection over union of each of (N, 4) boxes with that of (N, 4) others -> (N,); else as `box_iou`."""
+    xp = _library(a)
+    a, b = _checked_boxes(xp.asarray(a, dtype=xp.float64), "a"), _checked_boxes(xp.asarray(b, dtype=xp.float64), "b")
+    return _iou(xp, a, b, convention)
+
+
+def _iou(xp: ModuleType, a: Any, b: Any, convention: str) -> Any:
+    if convention not in ("half_open", "inclusive"):
+        raise ValueError(f"convention must be 'half_open' or 'inclusive', not {convention!r}")
     extra = 1 if convention == "inclusive" else 0
-    corner = xp.maximum(a[:, None, :2], b[None, :, :2])
-    overlap = xp.clip(xp.minimum(a[:, None, 2:], b[None, :, 2:]) - corner + extra, 0, None)
-    sides_a, sides_b = a[:, 2:] - a[:, :2] + extra, b[:, 2:] - b[:, :2] + extra
+    overlap = xp.clip(xp.minimum(a[..., 2:], b[..., 2:]) - xp.maximum(a[..., :2], b[..., :2]) + extra, 0, None)
+    sides_a, sides_b = a[..., 2:] - a[..., :2] + extra, b[..., 2:] - b[..., :2] + extra
     intersection = overlap[..., 0] * overlap[..., 1]
-    union = (sides_a[:, 0] * sides_a[:, 1])[:, None] + (sides_b[:, 0] * sides_b[:, 1])[None] - intersection
+    union = sides_a[..., 0] * sides_a[..., 1] + sides_b[..., 0] * sides_b[..., 1] - intersection
     return intersection / xp.where(union > 0, union, xp.ones_like(union))
 
 
@@ -132,7 +142,7 @@ def scale_boxes(
     """
     if min(*from_size, *to_size) <= 0:
         raise ValueError(f"sizes must be positive, not {from_size!r} and {to_size!r}")
-    old, new = np.tile(np.array(from_size, np.float64), 2), np.tile(np.array(to_size, np.float64), 2)
+    old, new = (np.array([*size, *size], np.float64) for size in (from_size, to_size))
     scaled = np.asarray(boxes, np.float64) * new / old  # in this order: the quotient first would round differently
     return scaled.astype(np.int64) if truncate else scaled
 

@@ -1,6 +1,5 @@
 """From a network's predictions on a split to the metrics of a protocol."""
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -254,54 +253,61 @@ def _threshold(protocol: Protocol, held_out: Scored | None, threads: int) -> flo
 def _localize(chunk: Chunk, protocol: Protocol, threshold: float) -> dict[str, NDArray[Any]]:
     """Image by image: the box, its IoU, the kind of error if it is no hit, the size of the object."""
     found = boxes.boxes_at_thresholds(chunk.maps, [threshold], protocol.contours, clip=protocol.clip)[:, 0]
-    overlaps = map(boxes.box_iou, found[:, None].astype(float), chunk.truths, itertools.repeat(protocol.convention))
+    truths, first = np.concatenate(chunk.truths), np.cumsum([0, *map(len, chunk.truths[:-1])])
+    own = np.repeat(found.astype(np.float64), [len(boxes) for boxes in chunk.truths], axis=0)
+    iou = np.maximum.reduceat(boxes.paired_iou(own, truths, protocol.convention), first)
     area = chunk.maps.shape[1] * chunk.maps.shape[2]
-    iou = np.array([overlap.max() for overlap in overlaps])
-    kinds = np.array([ERRORS.index(kind) for kind in map(error_kind, found, chunk.truths)])
     return {
         "box": found,
         "iou": iou,
-        "error": np.where(iou >= HIT, ERRORS.index("none"), kinds),
-        "size": np.array([_areas(truths).max() / area for truths in chunk.truths]),
+        "error": np.where(iou >= HIT, ERRORS.index("none"), error_kinds(own, truths, first)),
+        "size": np.maximum.reduceat(_areas(truths), first) / area,
     }
 
 
 def _cover(chunk: Chunk) -> dict[str, NDArray[Any]]:
     """Image by image, how much of the object's body is covered; nothing where there are no bodies."""
-    if chunk.bodies is None:
-        return {}
-    pairs = zip(chunk.maps, chunk.bodies, strict=True)
-    return {"body_coverage": np.array([coverage(own, body != 0, COVERED) for own, body in pairs])}
+    return {} if chunk.bodies is None else {"body_coverage": coverage(chunk.maps, chunk.bodies != 0, COVERED)}
 
 
-def error_kind(box: NDArray[np.int64], truths: NDArray[np.float64]) -> str:
-    """What a box (4,) that is no hit does wrong among its image's true boxes (M, 4): one of the last four `ERRORS`.
+def error_kinds(found: NDArray[np.float64], truths: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What the box of each image, which is no hit, does wrong: numbers of the last four `ERRORS`.
 
     `multiple`: it covers more than 0.3 of each of two objects; `part`: more than half of it lies on the object it
     overlaps most; `more`: it covers more than 0.7 of that object (Gao et al., TS-CAM, ICCV 2021, section 4.3).
-    """
-    corners = box.astype(float)
-    shared = np.clip(np.minimum(corners[2:], truths[:, 2:]) - np.maximum(corners[:2], truths[:, :2]), 0, None).prod(1)
-    own, theirs = _areas(corners[None])[0], _areas(truths)
-    of_object = np.divide(shared, theirs, out=np.zeros_like(shared), where=theirs > 0)
-    if (of_object > 0.3).sum() > 1:  # noqa: PLR2004
-        return "multiple"
-    if own > 0 and shared.max() / own > 0.5:  # noqa: PLR2004
-        return "part"
-    return "more" if of_object[shared.argmax()] > 0.7 else "other"  # noqa: PLR2004
-
-
-def coverage(score_map: scoremaps.Maps, body: NDArray[np.bool_], threshold: float) -> float:
-    """Share of the body's pixels whose score is above `threshold` times the maximum, in [0, 1].
 
     Args:
-        score_map: (H, W) in [0, 1]; it counts in 256 levels, as for boxes.
-        body: (H, W).
+        found: (M, 4) the box of an image, once for each of its true boxes.
+        truths: (M, 4) the true boxes of all images.
+        first: (N,) where those of each image begin.
+    """
+    shared = np.clip(np.minimum(found[:, 2:], truths[:, 2:]) - np.maximum(found[:, :2], truths[:, :2]), 0, None).prod(1)
+    theirs = _areas(truths)
+    of_object = np.divide(shared, theirs, out=np.zeros_like(shared), where=theirs > 0)
+    own, most = _areas(found)[first], np.maximum.reduceat(shared, first)
+    of_box = np.divide(most, own, out=np.zeros_like(most), where=own > 0)
+    is_most = shared == np.repeat(most, np.diff(first, append=len(truths)))
+    overlapped = np.minimum.reduceat(np.where(is_most, np.arange(len(truths)), len(truths)), first)
+    conditions = {
+        "multiple": np.add.reduceat(of_object > 0.3, first, dtype=np.int64) > 1,  # noqa: PLR2004
+        "part": of_box > 0.5,  # noqa: PLR2004
+        "more": of_object[overlapped] > 0.7,  # noqa: PLR2004
+    }
+    return np.select(list(conditions.values()), [ERRORS.index(kind) for kind in conditions], ERRORS.index("other"))
+
+
+def coverage(score_maps: scoremaps.Maps, bodies: NDArray[np.bool_], threshold: float) -> NDArray[np.float64]:
+    """Share of each body's pixels whose score is above `threshold` times the map's maximum, in [0, 1].
+
+    Args:
+        score_maps: (N, H, W) in [0, 1]; it counts in 256 levels, as for boxes.
+        bodies: (N, H, W).
         threshold: in [0, 1].
     """
-    levels = (score_map.astype(np.float64) * 255).astype(np.uint8)
-    above = levels > int(threshold * levels.max())
-    return float(above[body].mean()) if body.any() else 0.0
+    levels = (score_maps.astype(np.float64) * 255).astype(np.uint8)
+    above = levels > np.trunc(threshold * levels.max((1, 2), keepdims=True))
+    size = bodies.sum((1, 2))
+    return np.divide((above & bodies).sum((1, 2)), size, out=np.zeros(len(size)), where=size > 0)
 
 
 def _strata(sizes: NDArray[np.float64], hit: NDArray[np.bool_]) -> dict[str, float]:

@@ -36,7 +36,7 @@ class Truth:
 
     def boxes(self, index: int) -> NDArray[np.float64]:
         """(M, 4) true boxes of an image, not clipped to what is seen of it."""
-        return self.views[index].boxes(self.split.boxes[index], self.split.sizes[index])
+        return self._boxes[index]
 
     def masks(self, indices: range) -> NDArray[np.uint8] | None:
         """(N, rows, columns) of images seen in one size: 1 object, 0 background, 255 unknown; None: no masks."""
@@ -45,6 +45,11 @@ class Truth:
     def bodies(self, indices: range) -> NDArray[np.uint8] | None:
         """(N, rows, columns) of images seen in one size: 1 body, 0 elsewhere; None where there are none."""
         return self._bodies and self._bodies(indices)
+
+    @cached_property
+    def _boxes(self) -> list[NDArray[np.float64]]:
+        images = zip(self.views, self.split.boxes, self.split.sizes, strict=True)
+        return [view.boxes(boxes, size) for view, boxes, size in images]
 
     @cached_property
     def _masks(self) -> Callable[[range], NDArray[np.uint8]] | None:
