@@ -23,6 +23,7 @@ from wsolbench import (
     evaluation,
     extract,
     loop,
+    memory,
     methods,
     mirror,
     overhead,
@@ -417,6 +418,7 @@ def settle(trial: Trial, place: Place) -> torch.device:
     torch.set_num_threads(trial.threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    memory.keep_freed()
     use = "cuda" if place.device != "cpu" and torch.cuda.is_available() else "cpu"
     return torch.device(use)
 

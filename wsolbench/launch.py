@@ -78,14 +78,15 @@ def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, s
     if not todo:
         return progress
     running = _Jobs(store, place, cluster, jobs)
-    waiting = list(todo)
+    waiting, epochs = list(todo), {trial: len(store.epochs(trial.id)) for trial in todo}
     try:
         while waiting or running.jobs:
             ended = running.ended()
             progress.ended |= {trial: how for trial, how in ended.items() if how is not None}
             waiting += [trial for trial, how in ended.items() if how is None]
             waiting = _start(waiting, running, progress)
-            progress.epochs_done = sum(len(store.epochs(trial.id)) for trial in todo)
+            epochs |= {trial: len(store.epochs(trial.id)) for trial in (*ended, *running.jobs)}
+            progress.epochs_done = sum(epochs.values())
             show(progress)
             time.sleep(POLL if running.jobs or waiting else 0)
     except BaseException:
@@ -99,10 +100,10 @@ def _start(waiting: list[Trial], running: "_Jobs", progress: Progress) -> list[T
     """Start what there is room for; returns what still waits."""
     left = []
     for trial in waiting:
-        if done(running.store, trial, running.place):
-            progress.ended[trial] = "done"
-        elif not running.room:
+        if not running.room:
             left.append(trial)
+        elif done(running.store, trial, running.place):
+            progress.ended[trial] = "done"
         elif job := running.queued(trial):
             progress.left[trial] = job
         elif running.store.state(trial.id) == "running" or not running.start(trial):

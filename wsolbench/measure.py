@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from wsolbench import loop
+from wsolbench import loop, memory
 from wsolbench.batches import Batch
 from wsolbench.errors import InputError
 from wsolbench.loop import Trainer
@@ -150,7 +150,8 @@ class Alive(TorchDispatchMode):
 
 
 def settle(device: Device) -> torch.device:
-    """The device; a GPU where there is one, unless told otherwise."""
+    """The device; a GPU where there is one, unless told otherwise. Freed memory is kept, as trials do."""
+    memory.keep_freed()
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device cuda: torch {torch.__version__} finds no GPU here; say cpu")
     if device == "auto":
