@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 from weakref import finalize
 
 import numpy as np
@@ -39,12 +38,19 @@ class _Memory:
         self._shape = (count, side, side, 3)
         self._free: list[NDArray[np.float32]] = []
 
-    def filled(self, squares: Bytes, rows: Rows, *how: Any) -> NDArray[np.float32]:
+    def filled(
+        self,
+        squares: Bytes,
+        rows: Rows,
+        corners: NDArray[np.int64],
+        mirrored: NDArray[np.bool_],
+        table: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
         """What `windows` makes of the rows; of nobody else until the array, and any tensor on it, is gone."""
         whole = self._free.pop() if self._free else np.empty(self._shape, np.float32)
         lent = whole[: len(rows)]
         finalize(lent, self._free.append, whole).atexit = False
-        windows(squares, rows, *how, lent)  # type: ignore[call-arg]
+        windows(squares, rows, corners, mirrored, table, lent)
         return lent
 
 
