@@ -82,7 +82,7 @@ bench: $(VENV)/.ready-dev ## Measure: ratios, side by side
 	$(BIN)/python benchmarks/training_step.py dataset=cub backbone=resnet50 method=cam
 	$(BIN)/python benchmarks/training_step.py dataset=cub backbone=mobilenet_v1 method=cam
 	$(BIN)/python benchmarks/sweep.py dataset=shapes backbone=tiny method=adl epochs=1 lr_steps=[]
-	$(BIN)/python benchmarks/evaluation.py --maps 2000
+	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/masks.py
 	$(BIN)/python benchmarks/evaluation_pass.py --backbone resnet50
 	$(BIN)/python benchmarks/evaluation_pass.py --backbone vgg16
