@@ -12,7 +12,7 @@ import argparse
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from statistics import median
 
@@ -66,6 +66,7 @@ def apart(trial: Trial, batch: int, device: torch.device) -> Iterator[Callable[[
     own, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, trial, batch, device), daemon=True)
     process.start()
+    theirs.close()  # so that its end is heard
 
     def ask() -> tuple[float, float]:
         own.send(True)
@@ -75,7 +76,8 @@ def apart(trial: Trial, batch: int, device: torch.device) -> Iterator[Callable[[
     try:
         yield ask
     finally:
-        own.send(False)
+        with suppress(OSError):
+            own.send(False)
         process.join()
 
 

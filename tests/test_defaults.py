@@ -68,9 +68,26 @@ def test_plain_method_has_none(tmp_path: Path) -> None:
         (PLAIN.replace("0.25", "1 / 4"), SAID),
         (PLAIN.replace("    flag", "    kinds: ClassVar[int] = 3\n    flag"), SAID),
         (PLAIN.replace("METHOD = Mine", "METHOD = [Mine][0]"), SAID),
+        ("METHOD = Method\n" + PLAIN, SAID),
+        (PLAIN.replace("share: float = 0.25", "share: float = 0.5\n    share = 0.25"), SAID),
+        (
+            PLAIN.replace(
+                "class Mine", "class Mine(Method): ...\n\n@dataclass(frozen=True, config=OPTIONS)\nclass Mine"
+            ),
+            SAID,
+        ),
         ("from wsolbench.methods.cutmix import CutMix as METHOD\n", {"beta": 1.0, "mix_probability": 1.0}),
     ],
-    ids=["base of its own", "computed", "class variable", "found", "another's"],
+    ids=[
+        "base of its own",
+        "computed",
+        "class variable",
+        "found",
+        "said twice",
+        "set again",
+        "two classes",
+        "another's",
+    ],
 )
 def test_class_that_its_file_does_not_tell_in_full_is_imported(tmp_path: Path, text: str, found: object) -> None:
     assert told(tmp_path, HEAD + text) == ["imported", str(found)]
@@ -87,6 +104,19 @@ def test_file_that_is_no_python_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 def test_method_that_is_not_there_is_told() -> None:
     with pytest.raises(InputError, match="no method 'adll', did you mean 'adl'"):
         defaults(methods, "adll")
+
+
+def test_nothing_is_recommended_where_an_option_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(HEAD + PLAIN, encoding="utf-8")
+    monkeypatch.setattr(methods, "__path__", [str(tmp_path)])
+
+    assert recommended.options("shapes", "tiny", "mine", stages=["a"]) == {}
+
+
+def test_nothing_is_recommended_without_stages() -> None:
+    assert recommended.options("shapes", "tiny", "adl", stages=[]) == {}
+    assert recommended.options("shapes", "tiny", "cam", stages=[]) == {}
+    assert recommended.options("shapes", "tiny", "has", stages=[]) == {"patch": 8, "hide_probability": 0.5}
 
 
 @pytest.mark.parametrize("backbone", ["tiny", "resnet50", "mobilenet_v1"])

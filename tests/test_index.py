@@ -189,6 +189,14 @@ def test_broken_record_is_named_and_left_out(kept: Store) -> None:
     assert len(kept.records()) == 3
 
 
+def test_broken_record_in_a_folder_whose_name_is_no_text_is_named_again(tmp_path: Path) -> None:
+    kept = Store(Path(os.fsdecode(os.fsencode(tmp_path) + b"/res\xff")))
+    kept.add(TRIALS[0])
+    kept.path(TRIALS[0].id, "record.json").write_bytes(b"{")
+
+    assert list(kept.index().broken) == list(kept.index().broken) == [TRIALS[0].id]
+
+
 def test_record_that_cannot_be_read_now_is_named_and_tried_again(
     kept: Store, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

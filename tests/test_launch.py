@@ -309,17 +309,23 @@ def test_claims_are_given_back(swept: Swept) -> None:
 
 
 def test_trial_that_another_launcher_has_is_waited_for(place: Place) -> None:
-    trial, kept = trial_of(epochs=0), Store(place.results)
+    trial, kept = trial_of(epochs=1), Store(place.results)
     kept.add(trial)
     other = claims.take(kept, trial.id, None, {"cluster": "local"})
     assert other is not None
-    thread = threading.Timer(1.0, other.withdraw)
+
+    def run() -> None:
+        job.run(trial, place)
+        other.withdraw()
+
+    thread = threading.Timer(1.0, run)
     thread.start()
 
     swept = launched([trial], place, "debug")
 
-    assert not thread.is_alive()
+    thread.join()
     assert swept.progress.ended == {trial: "done"}
+    assert swept.progress.epochs_done == 1
 
 
 @pytest.mark.faults

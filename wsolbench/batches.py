@@ -46,7 +46,10 @@ class _Memory:
         mirrored: NDArray[np.bool_],
         table: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """What `windows` makes of the rows; of nobody else until the array, and any tensor on it, is gone."""
+        """What `windows` makes of the rows; of nobody else until the array, and any tensor on it, is gone.
+
+        A slice of the array does not keep it: numpy has it refer to the whole memory.
+        """
         whole = self._free.pop() if self._free else np.empty(self._shape, np.float32)
         lent = whole[: len(rows)]
         finalize(lent, self._free.append, whole).atexit = False
@@ -65,7 +68,7 @@ def training_batches(
     seed(trial.seed, epoch)
     order = torch.randperm(len(pixels)).tolist()
     groups, table = _groups(order, trial.batch_size)[behind:], table_of(normalisation)
-    memory = _Memory(trial.batch_size, trial.image_size)
+    memory = _Memory(min(trial.batch_size, len(pixels)), trial.image_size)
     for step, (group, (squares, rows)) in enumerate(zip(groups, pixels.groups(groups, workers), strict=True), behind):
         seed(trial.seed, epoch, step)
         corners, mirrored = places(len(rows), pixels.side - trial.image_size), flips(len(rows))
@@ -75,7 +78,7 @@ def training_batches(
 def test_batches(pixels: Pixels, batch_size: int, normalisation: Normalisation, workers: int) -> Iterator[Batch]:
     """The split in its own order, as it is."""
     groups, table = _groups(range(len(pixels)), batch_size), table_of(normalisation)
-    memory = _Memory(batch_size, pixels.side)
+    memory = _Memory(min(batch_size, len(pixels)), pixels.side)
     for group, (squares, rows) in zip(groups, pixels.groups(groups, workers), strict=True):
         corners, mirrored = np.zeros((len(rows), 2), np.int64), np.zeros(len(rows), np.bool_)
         yield _batch(pixels.split, group, memory.filled(squares, rows, corners, mirrored, table))

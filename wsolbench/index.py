@@ -185,7 +185,7 @@ def _load(path: Path) -> Index:
     except (OSError, UnicodeDecodeError):
         return Index()
     first, *lines = body.decode().splitlines()
-    ids, names, stamps, broken = from_json(first)
+    ids, names, stamps, broken = json.loads(first)  # of paths too, that may be no text, which from_json refuses
     latest = written - RACY * 1e9
     trusted = {name: tuple(seen) for name, seen in stamps.items() if max(seen[1::_PARTS]) < latest}
     return Index(ids, dict(zip(names, lines, strict=True)), trusted, broken)

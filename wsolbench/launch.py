@@ -84,8 +84,9 @@ def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, s
             ended = running.ended()
             progress.ended |= {trial: how for trial, how in ended.items() if how is not None}
             waiting += [trial for trial, how in ended.items() if how is None]
-            waiting = _start(waiting, running, progress)
-            epochs |= {trial: len(store.epochs(trial.id)) for trial in (*ended, *running.jobs)}
+            before, waiting = waiting, _start(waiting, running, progress)
+            moved = set(before).symmetric_difference(waiting if not running.room else ())  # or run by somebody else
+            epochs |= {trial: len(store.epochs(trial.id)) for trial in {*ended, *running.jobs, *moved}}
             progress.epochs_done = sum(epochs.values())
             show(progress)
             time.sleep(POLL if running.jobs or waiting else 0)
@@ -97,7 +98,7 @@ def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, s
 
 
 def _start(waiting: list[Trial], running: "_Jobs", progress: Progress) -> list[Trial]:
-    """Start what there is room for; returns what still waits."""
+    """Start what there is room for; returns what still waits. Without room nothing is looked at."""
     left = []
     for trial in waiting:
         if not running.room:

@@ -18,10 +18,15 @@ def settings(dataset: str, backbone: str, method: str) -> dict[str, Any]:
 
 
 def options(dataset: str, backbone: str, method: str, *, stages: Sequence[str]) -> dict[str, Any]:
-    """The recipe's options of a method on a backbone with these stages, and the method's defaults for the others."""
+    """The recipe's options of a method on a backbone with these stages, and the method's defaults for the others.
+
+    Nothing where nobody says all of them: the recipe is silent on one that has no default, or there are no stages.
+    """
     known = settings(dataset, backbone, method)
     found = {name: known.get(name, default) for name, default in defaults(methods, method).items()}
-    return {name: expand_stages(value, stages) for name, value in found.items() if value is not MISSING}
+    expanded = {name: expand_stages(value, stages) for name, value in found.items()}
+    lacks = any(expanded[name] is MISSING or (value != () and expanded[name] == ()) for name, value in found.items())
+    return {} if lacks else expanded
 
 
 def resources_of(trial: Trial) -> dict[str, Any]:

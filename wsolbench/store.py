@@ -201,10 +201,10 @@ def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dic
     found = []
     for record in records:
         name = protocol or record["protocol"]
-        metrics = record["results"].get(name, {})
-        if metrics or "diverged" in record:
+        metrics = record["results"].get(name)
+        if metrics is not None or "diverged" in record:
             facts = {"id": record["id"], "stages": record["stages"], "protocol": name, **_data(record)}
-            found.append({**flat(record["trial"]), **facts, **record.get("overhead", {}), **metrics})
+            found.append({**flat(record["trial"]), **facts, **record.get("overhead", {}), **(metrics or {})})
     return found
 
 
