@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,8 @@ from wsolbench import backbones, cli, job, plugins, recipe
 from wsolbench.place import Place, cache_folder
 from wsolbench.store import Store
 from wsolbench.trial import Trial
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in the background
 
 settings.register_profile("same every time", deadline=None, derandomize=True)
 settings.load_profile("same every time")

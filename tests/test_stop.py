@@ -80,6 +80,18 @@ def test_a_patient_process_hears_any_number_of_them() -> None:
     assert wish.asked == signal.SIGINT
 
 
+def test_control_c_that_was_ignored_before_stays_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with by_signals(Stop()) as wish:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert wish.asked is None
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert wish.asked == signal.SIGTERM
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 def test_handlers_are_put_back() -> None:
     before = [signal.getsignal(number) for number in ASKING]
 

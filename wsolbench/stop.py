@@ -66,6 +66,11 @@ class Stop:
         raise Stopped(self.asked)
 
 
+def unheard(number: int) -> bool:
+    """Whether a Control-C is not for this process, which a shell or nohup started in the background."""
+    return number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN
+
+
 @contextmanager
 def by_signals(stop: Stop, *, patient: bool = False) -> Iterator[Stop]:
     """Meanwhile signals ask for a stop, and forked children do not hear them.
@@ -85,7 +90,7 @@ def by_signals(stop: Stop, *, patient: bool = False) -> Iterator[Stop]:
         stop.asked = stop.asked or signal.Signals(number)
 
     _deafen_forks()
-    before = {number: signal.signal(number, hear) for number in _ASKING}
+    before = {number: signal.signal(number, hear) for number in _ASKING if not unheard(number)}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
     _heard.update(_ASKING)
     try:

@@ -24,6 +24,7 @@ from wsolbench.backbone import IMAGENET
 from wsolbench.batches import table_of
 from wsolbench.metrics import BoxAccuracy, threshold_grid
 from wsolbench.place import Place
+from wsolbench.stop import unheard
 
 POLL = 0.02
 """Seconds between two looks for trials that are handed over or have ended."""
@@ -91,7 +92,8 @@ def serve(handover: Handover, place: Place, order: Order, at_once: int, launcher
     warm()
     slots = _Slots(handover, place, order, dict.fromkeys(range(at_once)))
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, slots.stop)
+        if not unheard(number):
+            signal.signal(number, slots.stop)
     while True:
         slots.stopping |= not running_here(launcher)
         slots.reap()

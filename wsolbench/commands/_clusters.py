@@ -10,6 +10,7 @@ from wsolbench import cluster, recommended, resources, submission
 from wsolbench.cluster import Plan, Wish
 from wsolbench.console import FAILED, INCOMPLETE, INTERRUPTED, confirm, say
 from wsolbench.place import Place
+from wsolbench.stop import unheard
 from wsolbench.submission import Outcome
 from wsolbench.trial import words
 
@@ -92,7 +93,9 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         say("stopping; Control-C again leaves at once")
 
-    before = signal.signal(signal.SIGINT, press)
+    before = signal.getsignal(signal.SIGINT)
+    if not unheard(signal.SIGINT):
+        signal.signal(signal.SIGINT, press)
     try:
         yield lambda: bool(pressed)
     finally:
