@@ -213,7 +213,10 @@ def test_wrong_override_is_not_blamed_on_a_line_of_the_file(file: Path) -> None:
 def test_unknown_override_and_wrong_value_are_told_together(file: Path) -> None:
     problems = problems_of(file, BASE + "trials: [{epochs: 1}]", {"gama": 0.5, "lr": -1.0})
 
-    assert problems == ["lr must be more than 0, not -1.0", "no trial of mine.yaml has a field or option 'gama'"]
+    assert problems == [
+        "lr must be more than 0, not -1.0",
+        "no trial of mine.yaml has a field or option 'gama', did you mean 'gamma'?",
+    ]
 
 
 def test_unknown_kind_in_an_override_is_told_alone(file: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from wsolbench import documents, recipe, resources, shipped
 from wsolbench.documents import Document
-from wsolbench.errors import Collecting, InputError, Problem
+from wsolbench.errors import Collecting, InputError, Problem, nearest
 from wsolbench.plugins import OPTIONS, explain
 from wsolbench.trial import Trial
 
@@ -79,12 +79,18 @@ def read(
         with _located(problems, document, case, overrides):
             for seed in _seeds(settings, seeds or file.seeds):
                 trials[recipe.complete({**settings, **seed}, weights_file)] = None
-    used = {key for _, settings in cases for key in settings}
-    if cases:
-        problems += [f"no trial of {path} has a field or option {key!r}" for key in overrides if key not in used]
+    problems += _unused(path, [settings for _, settings in cases], overrides)
     if problems:
         raise InputError(*dict.fromkeys(problems))
     return Sweep(path.stem, tuple(trials), file.report, file.resources)
+
+
+def _unused(path: Path, cases: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each override that no trial understands."""
+    used = {key for settings in cases for key in settings}
+    for key in [key for key in overrides if cases and key not in used]:
+        known = {name for settings in cases for name in recipe.accepts(settings)}
+        yield f"no trial of {path} has a field or option {key!r}{nearest(key, known)}"
 
 
 def _report_problems(document: Document, file: _File) -> list[str]:
