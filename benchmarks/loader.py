@@ -24,7 +24,7 @@ from cost_model import table3
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
-from wsolbench import batches, datasets, plugins
+from wsolbench import batches, datasets, memory, plugins
 from wsolbench.backbone import IMAGENET
 from wsolbench.geometry import larger
 from wsolbench.pixels import Pixels
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    memory.keep_freed()  # of both sides, as trials do
     split = plugins.make(datasets, DATASET, {}).split("train", asked.data)
     split = split.only(np.linspace(0, len(split) - 1, min(asked.images, len(split))).astype(int).tolist())
     paths = [asked.data / "images" / name for name in split.ids]

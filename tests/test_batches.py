@@ -200,29 +200,13 @@ def test_windows_are_torchvisions_bit_for_bit() -> None:
     whole, rows = squares(5, 11, 11, 3), np.array([3, 0, 3, 4])
     corners, mirrored = np.array([[0, 4], [4, 0], [2, 1], [4, 4]]), np.array([True, False, False, True])
 
-    found = np.empty((4, 7, 7, 3), np.float32)
-    windows(whole, rows, corners, mirrored, batches.table_of(NORMALISATION), found)
+    found = windows(whole, rows, corners, mirrored, batches.table_of(NORMALISATION), 7)
 
     for n, (top, left) in enumerate(corners.tolist()):
         cropped = reference.crop(Image.fromarray(whole[rows[n]]), top, left, 7, 7)
         turned = reference.hflip(cropped) if mirrored[n] else cropped
         expected = reference.normalize(reference.to_tensor(turned), *map(list, NORMALISATION))
         assert torch.equal(torch.from_numpy(found[n]).permute(2, 0, 1), expected)
-
-
-def test_memory_of_a_batch_is_lent_again_only_when_nothing_looks_at_it(split: Split, trial: Trial) -> None:
-    made = batches.training_batches(Pixels(split, 37), trial, 0, NORMALISATION, 0)
-    first = next(made)
-    view, copy = first.images[0, :, 1:].detach(), first.images.clone()
-    address = first.images.data_ptr()
-    del first
-
-    second = next(made)
-    assert second.images.data_ptr() != address
-    assert torch.equal(view, copy[0, :, 1:])
-
-    del view
-    assert next(made).images.data_ptr() == address
 
 
 def test_batches_are_windows_of_their_images(split: Split, trial: Trial) -> None:

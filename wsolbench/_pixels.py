@@ -15,8 +15,8 @@ def windows(
     corners: NDArray[np.int64],
     mirrored: NDArray[np.bool_],
     table: Real,
-    found: Real,
-) -> None:
+    side: int,
+) -> Real:
     """(M, H, W, 3) squares -> (N, side, side, 3): of each row a window, mirrored or not, its bytes looked up.
 
     Args:
@@ -25,9 +25,9 @@ def windows(
         corners: (N, 2) y and x of each window.
         mirrored: (N,) left to right.
         table: (256, 3) what each byte of each channel becomes.
-        found: where the windows go.
+        side: of a window.
     """
-    side = found.shape[1]
+    found = np.empty((len(rows), side, side, 3), np.float32)
     for n in range(len(rows)):
         top, left = corners[n]
         for y in range(side):
@@ -36,3 +36,4 @@ def windows(
                 pixel = line[left + (side - 1 - x if mirrored[n] else x)]
                 for channel in range(3):
                     found[n, y, x, channel] = table[pixel[channel], channel]
+    return found

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from weakref import finalize
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from wsolbench._pixels import windows
 from wsolbench.backbone import Normalisation
 from wsolbench.dataset import Split
-from wsolbench.pixels import Bytes, Pixels, Rows
+from wsolbench.pixels import Pixels
 from wsolbench.trial import Trial
 
 
@@ -24,37 +23,6 @@ class Batch:
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
-
-
-class _Memory:
-    """Memory of batches that are gone, for the next: to get new memory takes as long as to fill it.
-
-    Args:
-        count: of the largest batch.
-        side: of its images, pixels.
-    """
-
-    def __init__(self, count: int, side: int) -> None:
-        self._shape = (count, side, side, 3)
-        self._free: list[NDArray[np.float32]] = []
-
-    def filled(
-        self,
-        squares: Bytes,
-        rows: Rows,
-        corners: NDArray[np.int64],
-        mirrored: NDArray[np.bool_],
-        table: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        """What `windows` makes of the rows; of nobody else until the array, and any tensor on it, is gone.
-
-        A slice of the array does not keep it: numpy has it refer to the whole memory.
-        """
-        whole = self._free.pop() if self._free else np.empty(self._shape, np.float32)
-        lent = whole[: len(rows)]
-        finalize(lent, self._free.append, whole).atexit = False
-        windows(squares, rows, corners, mirrored, table, lent)
-        return lent
 
 
 def training_batches(
@@ -68,20 +36,19 @@ def training_batches(
     seed(trial.seed, epoch)
     order = torch.randperm(len(pixels)).tolist()
     groups, table = _groups(order, trial.batch_size)[behind:], table_of(normalisation)
-    memory = _Memory(min(trial.batch_size, len(pixels)), trial.image_size)
     for step, (group, (squares, rows)) in enumerate(zip(groups, pixels.groups(groups, workers), strict=True), behind):
         seed(trial.seed, epoch, step)
         corners, mirrored = places(len(rows), pixels.side - trial.image_size), flips(len(rows))
-        yield _batch(pixels.split, group, memory.filled(squares, rows, corners.numpy(), mirrored.numpy(), table))
+        images = windows(squares, rows, corners.numpy(), mirrored.numpy(), table, trial.image_size)
+        yield _batch(pixels.split, group, images)
 
 
 def test_batches(pixels: Pixels, batch_size: int, normalisation: Normalisation, workers: int) -> Iterator[Batch]:
     """The split in its own order, as it is."""
     groups, table = _groups(range(len(pixels)), batch_size), table_of(normalisation)
-    memory = _Memory(min(batch_size, len(pixels)), pixels.side)
     for group, (squares, rows) in zip(groups, pixels.groups(groups, workers), strict=True):
         corners, mirrored = np.zeros((len(rows), 2), np.int64), np.zeros(len(rows), np.bool_)
-        yield _batch(pixels.split, group, memory.filled(squares, rows, corners, mirrored, table))
+        yield _batch(pixels.split, group, windows(squares, rows, corners, mirrored, table, pixels.side))
 
 
 def seed(*parts: int) -> None:

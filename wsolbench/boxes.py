@@ -110,15 +110,13 @@ def box_iou(a: Array, b: Array, convention: Convention = "half_open") -> Array:
     Column x1 and row y1 belong to an "inclusive" box, not to a "half_open" one. Boxes of no area have IoU 0.
     ValueError where x1 < x0 or y1 < y0.
     """
-    xp = _library(a)
-    a, b = _checked_boxes(xp.asarray(a, dtype=xp.float64), "a"), _checked_boxes(xp.asarray(b, dtype=xp.float64), "b")
+    xp, a, b = _checked_pair(a, b)
     return _iou(xp, a[:, None], b[None], convention)
 
 
 def paired_iou(a: Array, b: Array, convention: Convention = "half_open") -> Array:
     """Intersection over union of each of (N, 4) boxes with that of (N, 4) others -> (N,); else as `box_iou`."""
-    xp = _library(a)
-    a, b = _checked_boxes(xp.asarray(a, dtype=xp.float64), "a"), _checked_boxes(xp.asarray(b, dtype=xp.float64), "b")
+    xp, a, b = _checked_pair(a, b)
     return _iou(xp, a, b, convention)
 
 
@@ -275,6 +273,13 @@ def _library(array: object) -> ModuleType:
     """PyTorch for tensors, else numpy."""
     torch = sys.modules.get("torch")
     return torch if torch is not None and isinstance(array, torch.Tensor) else np
+
+
+def _checked_pair(a: Any, b: Any) -> tuple[ModuleType, Any, Any]:
+    """The library of `a`, and both as its float64 boxes."""
+    xp = _library(a)
+    a, b = (xp.asarray(boxes, dtype=xp.float64) for boxes in (a, b))
+    return xp, _checked_boxes(a, "a"), _checked_boxes(b, "b")
 
 
 def _checked_boxes(boxes: Any, name: str) -> Any:

@@ -111,8 +111,7 @@ def warm() -> None:
     for contours in ("largest", "all"):
         BoxAccuracy(threshold_grid(), contours=contours).update(maps, box)
     rows, corners, mirrored = np.zeros(1, np.int64), np.zeros((1, 2), np.int64), np.zeros(1, np.bool_)
-    squares, found = np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3), np.float32)
-    windows(squares, rows, corners, mirrored, table_of(IMAGENET), found)
+    windows(np.zeros((1, 8, 8, 3), np.uint8), rows, corners, mirrored, table_of(IMAGENET), 8)
 
 
 @dataclass
