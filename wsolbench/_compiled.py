@@ -9,6 +9,9 @@ from numba.core import event
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+"""Nothing is divided by zero: where that may raise, every call counts references to its arrays, half of its time."""
+
 
 class _Announcement(event.Listener):
     """Says once on stderr that kernels of this package are being compiled, since nothing else moves meanwhile."""
@@ -31,13 +34,13 @@ def compiled(function: Function) -> Function:
     """`function` as machine code that releases the GIL; compiled at its first call."""
     kernel: Any
     try:
-        kernel = njit(cache=True, nogil=True)(function)
+        kernel = njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
-        kernel = njit(nogil=True)(function)
+        kernel = njit(**_OPTIONS)(function)
     return kernel
 
 
 def inlined(function: Function) -> Function:
     """A small function that other compiled ones take into their own code: a call passes every array by its parts."""
-    kernel: Any = njit(inline="always")(function)
+    kernel: Any = njit(forceinline=True, **_OPTIONS)(function)
     return kernel

@@ -376,7 +376,7 @@ def descend(level: int, segments: Segments, events: Events, forest: Forest) -> N
         e = events.link_next[e]
 
 
-@compiled
+@inlined
 def next_direction(pixels: Levels, columns: int, level: int, pixel: int, direction: int) -> int:
     """The first of eight directions, clockwise from `direction`, to a pixel of the mask; -1 if there is none."""
     for _ in range(8):
@@ -635,11 +635,11 @@ def find_best(found: Longs, count: int, judge: Judge, best: Floats) -> None:
 
 
 @inlined
-def overlap(forest: Forest, component: int, limits: Longs, judge: Judge) -> float:
+def overlap(forest: Forest, component: int, grow: int, limits: Longs, judge: Judge) -> float:
     """The greatest intersection over union that a component's box has with any true box."""
     truths, last, _ = judge
-    x0, y0 = forest.x0[component] - 1, forest.y0[component] - 1
-    x1, y1 = min(forest.x1[component], limits[0]), min(forest.y1[component], limits[1])
+    x0, y0 = forest.x0[component] - 1 - grow, forest.y0[component] - 1 - grow
+    x1, y1 = min(forest.x1[component] + grow, limits[0]), min(forest.y1[component] + grow, limits[1])
     best = 0.0
     for j in range(len(truths)):
         best = max(best, intersection_over_union(x0, y0, x1, y1, truths[j], last))
@@ -647,6 +647,17 @@ def overlap(forest: Forest, component: int, limits: Longs, judge: Judge) -> floa
 
 
 @compiled
+def greatest_overlap(forest: Forest, grow: int, limits: Longs, judge: Judge) -> float:
+    """That of all components."""
+    best = 0.0
+    for i in range(forest.number[0]):
+        component = forest.alive[i]
+        if component != 0:  # as in `sweep`
+            best = max(best, overlap(forest, component, grow, limits, judge))
+    return best
+
+
+@inlined
 def agreed(forest: Forest, level: int, limits: Longs, judge: Judge) -> float:
     """The overlap of one of the components that may be the largest if all reach the same of the IoUs; else -1."""
     ious = judge[2]
@@ -655,7 +666,7 @@ def agreed(forest: Forest, level: int, limits: Longs, judge: Judge) -> float:
     for i in range(forest.number[0]):
         component = forest.alive[i]
         if area_bound(forest, level, component) >= floor:
-            best = overlap(forest, component, limits, judge)
+            best = overlap(forest, component, 0, limits, judge)
             count = 0
             for d in range(len(ious)):
                 count += best >= ious[d]
@@ -683,7 +694,39 @@ def judge_largest(levels: Levels, wanted: Wanted, limits: Longs, room: Room, jud
             left -= 1
             best[level] = agreed(forest, level, limits, judge)
             if best[level] < 0.0:
-                best[level] = overlap(forest, largest(levels, level, forest), limits, judge)
+                best[level] = overlap(forest, largest(levels, level, forest), 0, limits, judge)
+
+
+@compiled
+def judge_all(levels: Levels, wanted: Wanted, limits: Longs, room: Room, judge: Judge, best: Floats) -> None:
+    """Fill in the greatest overlap of any component of each mask."""
+    flags, left = wanted
+    segments, events, forest = room
+    level = int(levels.max()) + 1
+    find_events(levels, 1, segments, events)
+    forest.number[0] = 0
+    while left > 0:
+        level -= 1
+        descend(level, segments, events, forest)
+        if flags[level]:
+            left -= 1
+            best[level] = greatest_overlap(forest, 0, limits, judge)
+
+
+@compiled
+def judge_holes(levels: Levels, wanted: Wanted, limits: Longs, room: Room, judge: Judge, best: Floats) -> None:
+    """Raise it to what the holes of each mask overlap, where that is more."""
+    flags, left = wanted
+    segments, events, forest = room
+    find_events(~levels, 0, segments, events)
+    forest.number[0] = 0
+    row = 0
+    while left > 0:
+        row += 1
+        descend(256 - row, segments, events, forest)
+        if flags[row]:
+            left -= 1
+            best[row] = max(best[row], greatest_overlap(forest, 1, limits, judge))
 
 
 @compiled
@@ -703,19 +746,18 @@ def count_hits(
     The true boxes of map n are truths[first[n] : first[n + 1]]; `last` is as for `intersection_over_union`.
     """
     room = new_room(batch)
-    found = np.empty((ROWS, 5), np.int64)
+    found = np.empty((2, 5), np.int64)
     flags = np.empty(ROWS, np.bool_)
     best = np.empty(ROWS, np.float64)
     for n in range(len(batch)):
         greatest = int(batch[n].max())
         wanted = flags, want_rows(thresholds, greatest, flags)
         judge = truths[first[n] : first[n + 1]], last, iou_thresholds
+        find_best(found, add_outer_boxes(greatest, limits, found), judge, best)
         if all_contours:
-            found, count = find_boxes(batch[n], limits, True, wanted, room, found)
+            judge_all(batch[n], wanted, limits, room, judge, best)
+            judge_holes(batch[n], wanted, limits, room, judge, best)
         else:
-            count = add_outer_boxes(greatest, limits, found)
-        find_best(found, count, judge, best)
-        if not all_contours:
             judge_largest(batch[n], wanted, limits, room, judge, best)
         for t in range(len(thresholds)):
             reached = best[table_row(thresholds[t], greatest)]
