@@ -1,5 +1,6 @@
 """The process that forks a child for each local trial."""
 
+import gc
 import os
 import signal
 import time
@@ -87,6 +88,17 @@ def test_a_child_finds_its_backbone_imported(handover: Handover, monkeypatch: py
     served(handover, monkeypatch, run)
 
     assert codes(handover) == {"1": 0, "2": 0, "3": worker.FAILED}
+
+
+def test_a_child_looks_for_no_garbage_in_what_was_there(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_spec: Any, _place: Place, _order: Order) -> None:
+        raise SystemExit(0 if gc.isenabled() and gc.get_freeze_count() > len(gc.get_objects()) else 1)
+
+    handover.hand("1", SPEC)
+
+    served(handover, monkeypatch, run)
+
+    assert codes(handover) == {"1": 0}
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
