@@ -1,5 +1,6 @@
 """From score maps to metrics: every number here is worked out by hand."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from wsolbench import scoremaps
+from wsolbench import evaluation, metrics, scoremaps
 from wsolbench.boxes import boxes_at_thresholds
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
@@ -166,21 +167,20 @@ def test_without_held_out_images_their_protocol_is_refused() -> None:
 
 
 def test_protocols_that_differ_in_their_threshold_share_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    updates: list[str] = []
-    update = BoxAccuracy.update
+    updates: list[list[str]] = []
 
-    def counted(self: BoxAccuracy, *arguments: Any) -> None:
-        updates.append(self.contours)
-        update(self, *arguments)
+    def counted(accuracies: Sequence[BoxAccuracy], *arguments: Any) -> None:
+        updates.append([accuracy.contours for accuracy in accuracies])
+        metrics.update(accuracies, *arguments)
 
-    monkeypatch.setattr(BoxAccuracy, "update", counted)
+    monkeypatch.setattr(evaluation, "update", counted)
     rules = [fixed(0.2), fixed(0.6), fixed(0.2, clip=True)]
     found, split = predictions(filled((4, 5, 14, 17)), filled((1, 1, 5, 5))), split_of([(4, 5, 14, 17)], [(0, 0, 9, 9)])
     truth, counts = of_network(split, rules[0].geometry, SIDE), Counts()
 
     together = [evaluate(found, truth, rule, counts=counts) for rule in rules]
 
-    assert updates == ["largest", "all"] * 2
+    assert updates == [["largest", "all"]] * 2
     alone = [scores(found, split, rule) for rule in rules]
     assert [each.metrics for each in together] == [each.metrics for each in alone]
     assert [each.curve.tolist() for each in together] == [each.curve.tolist() for each in alone]

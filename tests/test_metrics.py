@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsolbench import boxes
 from wsolbench.boxes import Contours, Convention, box_iou, boxes_at_thresholds, boxes_at_thresholds_opencv
-from wsolbench.metrics import BoxAccuracy, PixelAveragePrecision, threshold_grid
+from wsolbench.metrics import BoxAccuracy, PixelAveragePrecision, threshold_grid, update
 
 Map = NDArray[np.float64]
 EDGES = np.append(np.arange(0, 1, 0.001), [1.0, 2.0, 3.0])
@@ -158,6 +158,39 @@ def test_merging_and_threads_change_nothing(contours: str) -> None:
 
     assert first.count == 40
     assert np.array_equal(first.compute()["accuracy"], at_once.compute()["accuracy"])
+
+
+@pytest.mark.usefixtures("either_way")
+def test_together_they_count_what_each_counts_alone() -> None:
+    maps, truths = noise(9, 1), [np.array([[1, 2, 9, 8], [0, 0, 4, 4]][: 1 + n % 2]) for n in range(9)]
+    kinds: list[Contours] = ["largest", "all", "largest_rect", "all"]
+    together, alone = ([BoxAccuracy(threshold_grid(0.05), (0.3, 0.5, 0.7), kind) for kind in kinds] for _ in range(2))
+
+    update(together, maps[:4], truths[:4])
+    update(together, maps[4:], truths[4:])
+    for accuracy in alone:
+        accuracy.update(maps, truths)
+
+    assert [accuracy.count for accuracy in together] == [9] * 4
+    assert [accuracy.hits.tolist() for accuracy in together] == [accuracy.hits.tolist() for accuracy in alone]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        BoxAccuracy([0.4]),
+        BoxAccuracy([0.5], [0.5, 0.7]),
+        BoxAccuracy([0.5], clip=False),
+        BoxAccuracy([0.5], convention="half_open"),
+    ],
+)
+def test_what_counts_by_another_rule_is_not_updated_together(other: BoxAccuracy) -> None:
+    one = BoxAccuracy([0.5])
+
+    with pytest.raises(ValueError, match="differ in nothing but their contours"):
+        update([one, other], block(0, 0, 5, 5)[None], [[[0, 0, 5, 5]]])
+
+    assert (one.count, other.count) == (0, 0)
 
 
 def test_other_box_metrics_are_not_merged() -> None:

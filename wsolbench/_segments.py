@@ -624,12 +624,12 @@ def intersection_over_union(x0: float, y0: float, x1: float, y1: float, truth: F
 
 
 @compiled
-def find_best(found: Longs, count: int, judge: Judge, best: Floats) -> None:
-    """Fill in the greatest intersection over union that any box of each row has with any true box."""
+def judge_outer_boxes(found: Longs, judge: Judge, best: Floats) -> None:
+    """Fill in the overlap of the mask of the whole map and of that without a pixel."""
     truths, last, _ = judge
-    best[:] = 0.0
-    for i in range(count):
+    for i in range(len(found)):
         x0, y0, x1, y1, row = found[i]
+        best[row] = 0.0
         for j in range(len(truths)):
             best[row] = max(best[row], intersection_over_union(x0, y0, x1, y1, truths[j], last))
 
@@ -677,10 +677,13 @@ def agreed(forest: Forest, level: int, limits: Longs, judge: Judge) -> float:
 
 
 @compiled
-def judge_largest(levels: Levels, wanted: Wanted, limits: Longs, room: Room, judge: Judge, best: Floats) -> None:
-    """Fill in the overlap of the largest component of each mask, or of another one that reaches the same of the IoUs.
+def judge_components(
+    levels: Levels, wanted: Wanted, limits: Longs, room: Room, judge: Judge, largest_best: Floats, best: Floats
+) -> None:
+    """Fill in the overlaps of the largest component of each mask and the greatest of any; what is empty stays so.
 
-    So the largest is looked for where that makes a difference only.
+    Another component may stand for the largest that reaches the same of the IoUs: so the largest is looked for where
+    that makes a difference only.
     """
     flags, left = wanted
     segments, events, forest = room
@@ -692,25 +695,12 @@ def judge_largest(levels: Levels, wanted: Wanted, limits: Longs, room: Room, jud
         descend(level, segments, events, forest)
         if flags[level]:
             left -= 1
-            best[level] = agreed(forest, level, limits, judge)
-            if best[level] < 0.0:
-                best[level] = overlap(forest, largest(levels, level, forest), 0, limits, judge)
-
-
-@compiled
-def judge_all(levels: Levels, wanted: Wanted, limits: Longs, room: Room, judge: Judge, best: Floats) -> None:
-    """Fill in the greatest overlap of any component of each mask."""
-    flags, left = wanted
-    segments, events, forest = room
-    level = int(levels.max()) + 1
-    find_events(levels, 1, segments, events)
-    forest.number[0] = 0
-    while left > 0:
-        level -= 1
-        descend(level, segments, events, forest)
-        if flags[level]:
-            left -= 1
-            best[level] = greatest_overlap(forest, 0, limits, judge)
+            if len(largest_best) > 0:
+                largest_best[level] = agreed(forest, level, limits, judge)
+                if largest_best[level] < 0.0:
+                    largest_best[level] = overlap(forest, largest(levels, level, forest), 0, limits, judge)
+            if len(best) > 0:
+                best[level] = greatest_overlap(forest, 0, limits, judge)
 
 
 @compiled
@@ -730,6 +720,15 @@ def judge_holes(levels: Levels, wanted: Wanted, limits: Longs, room: Room, judge
 
 
 @compiled
+def add_hits(best: Floats, greatest: int, thresholds: Floats, ious: Floats, hits: Longs) -> None:
+    """Add to (D, T) hits those of a map."""
+    for t in range(len(thresholds)):
+        reached = best[table_row(thresholds[t], greatest)]
+        for d in range(len(ious)):
+            hits[d, t] += reached >= ious[d]
+
+
+@compiled
 def count_hits(
     batch: Levels,
     limits: Longs,
@@ -737,29 +736,30 @@ def count_hits(
     first: Longs,
     thresholds: Floats,
     iou_thresholds: Floats,
-    all_contours: bool,
     last: float,
+    largest_hits: Longs,
     hits: Longs,
 ) -> None:
     """Add to (D, T) hits each of (N, H + 2, W + 2) maps whose box reaches the IoU with any of its true boxes.
 
-    The true boxes of map n are truths[first[n] : first[n + 1]]; `last` is as for `intersection_over_union`.
+    The true boxes of map n are truths[first[n] : first[n + 1]]; `last` is as for `intersection_over_union`. Boxes are
+    those of the largest contours for `largest_hits`, of all for `hits`; one of the two may be (0, T).
     """
     room = new_room(batch)
     found = np.empty((2, 5), np.int64)
     flags = np.empty(ROWS, np.bool_)
-    best = np.empty(ROWS, np.float64)
+    largest_best = np.empty(ROWS if len(largest_hits) > 0 else 0, np.float64)
+    best = np.empty(ROWS if len(hits) > 0 else 0, np.float64)
     for n in range(len(batch)):
         greatest = int(batch[n].max())
         wanted = flags, want_rows(thresholds, greatest, flags)
         judge = truths[first[n] : first[n + 1]], last, iou_thresholds
-        find_best(found, add_outer_boxes(greatest, limits, found), judge, best)
-        if all_contours:
-            judge_all(batch[n], wanted, limits, room, judge, best)
+        add_outer_boxes(greatest, limits, found)
+        judge_components(batch[n], wanted, limits, room, judge, largest_best, best)
+        if len(largest_best) > 0:
+            judge_outer_boxes(found, judge, largest_best)
+            add_hits(largest_best, greatest, thresholds, iou_thresholds, largest_hits)
+        if len(best) > 0:
             judge_holes(batch[n], wanted, limits, room, judge, best)
-        else:
-            judge_largest(batch[n], wanted, limits, room, judge, best)
-        for t in range(len(thresholds)):
-            reached = best[table_row(thresholds[t], greatest)]
-            for d in range(len(iou_thresholds)):
-                hits[d, t] += reached >= iou_thresholds[d]
+            judge_outer_boxes(found, judge, best)
+            add_hits(best, greatest, thresholds, iou_thresholds, hits)

@@ -12,7 +12,7 @@ from torch import Tensor
 from wsolbench import boxes, scoremaps
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
-from wsolbench.metrics import ERRORS, HIT, BoxAccuracies, BoxAccuracy, PixelAveragePrecision, threshold_grid
+from wsolbench.metrics import ERRORS, HIT, BoxAccuracies, BoxAccuracy, PixelAveragePrecision, threshold_grid, update
 from wsolbench.protocols import Protocol
 from wsolbench.truth import Truth, counting
 
@@ -173,8 +173,7 @@ def localization(
     precision, images = PixelAveragePrecision(), []
     for chunk in scored:
         if not counted:
-            best.update(chunk.maps, chunk.truths)
-            every.update(chunk.maps, chunk.truths)
+            update((best, every), chunk.maps, chunk.truths)
         if chunk.masks is not None:
             precision.update(chunk.maps, chunk.masks)
         images.append(_cover(chunk) | ({} if threshold is None else _localize(chunk, protocol, threshold)))

@@ -1,7 +1,6 @@
 """MaxBoxAcc, MaxBoxAccV2 and PxAP, fed batch by batch (Choe et al., CVPR 2020; clovaai/wsolevaluation)."""
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any, Self, TypedDict
 
 import numpy as np
@@ -70,6 +69,11 @@ class BoxAccuracy:
         self.hits = np.zeros((len(self.iou_thresholds), len(self.thresholds)), np.int64)
         self.count = 0
 
+    @property
+    def rule(self) -> tuple[Any, ...]:
+        """All that it counts by, but for the contours."""
+        return self.convention, self.clip, self.iou_thresholds.tolist(), self.thresholds.tolist()
+
     def update(self, score_maps: ScoreMaps, boxes_of_images: Sequence[ArrayLike]) -> None:
         """Add images; all of them or, where a ValueError or TypeError is raised, none.
 
@@ -77,21 +81,11 @@ class BoxAccuracy:
             score_maps: (N, H, W) float32 or float64 in [0, 1].
             boxes_of_images: for each image its true boxes (M, 4), M >= 1, x0, y0, x1, y1 in pixels of the score map.
         """
-        boxes.check_score_maps(score_maps)
-        truths = _checked_truths(boxes_of_images, len(score_maps))
-        kernels = None if self.contours == "largest_rect" else boxes.compiled_kernels("_segments")
-
-        def work(part: slice) -> NDArray[np.int64]:
-            if kernels is None:
-                return self._hits_opencv(score_maps[part], truths[part])
-            return self._hits(kernels, score_maps[part], truths[part])
-
-        self.hits += sum(boxes.in_chunks(work, len(score_maps), self.threads), np.zeros_like(self.hits))
-        self.count += len(score_maps)
+        update([self], score_maps, boxes_of_images)
 
     def merge(self, other: Self) -> None:
         """Add the images of another; ValueError if it counts something else."""
-        if self._rule() != other._rule():
+        if (self.contours, self.rule) != (other.contours, other.rule):
             raise ValueError(
                 "only metrics of the same contours, convention, IoU thresholds and thresholds can be merged"
             )
@@ -110,31 +104,61 @@ class BoxAccuracy:
             "accuracy": accuracy,
         }
 
-    def _rule(self) -> tuple[Any, ...]:
-        numbers = (self.iou_thresholds.tolist(), self.thresholds.tolist())
-        return self.contours, self.convention, self.clip, *numbers
 
-    def _hits(
-        self, kernels: ModuleType, score_maps: ScoreMaps, truths: Sequence[NDArray[np.float64]]
-    ) -> NDArray[np.int64]:
-        hits = np.zeros_like(self.hits)
+def update(accuracies: Sequence[BoxAccuracy], score_maps: ScoreMaps, boxes_of_images: Sequence[ArrayLike]) -> None:
+    """Add images, as `BoxAccuracy.update` does, to several at once, which shares the work.
+
+    Args:
+        accuracies: they differ in their contours at most, else a ValueError is raised.
+        score_maps: (N, H, W) float32 or float64 in [0, 1].
+        boxes_of_images: for each image its true boxes (M, 4), M >= 1, x0, y0, x1, y1 in pixels of the score map.
+    """
+    one = accuracies[0]
+    if any(other.rule != one.rule for other in accuracies):
+        raise ValueError("only metrics that differ in nothing but their contours can be updated at once")
+    boxes.check_score_maps(score_maps)
+    truths = _checked_truths(boxes_of_images, len(score_maps))
+    wanted = {accuracy.contours for accuracy in accuracies}
+
+    def work(part: slice) -> dict[boxes.Contours, NDArray[np.int64]]:
+        return _hits(one, wanted, score_maps[part], truths[part])
+
+    parts = boxes.in_chunks(work, len(score_maps), one.threads)
+    for accuracy in accuracies:
+        accuracy.hits += sum((part[accuracy.contours] for part in parts), np.zeros_like(accuracy.hits))
+        accuracy.count += len(score_maps)
+
+
+def _hits(
+    rule: BoxAccuracy, wanted: set[boxes.Contours], score_maps: ScoreMaps, truths: Sequence[NDArray[np.float64]]
+) -> dict[boxes.Contours, NDArray[np.int64]]:
+    """(D, T) by contours."""
+    kernels = boxes.compiled_kernels("_segments")
+    of_kernels: set[boxes.Contours] = wanted & {"largest", "all"} if kernels else set()
+    hits = {contours: _hits_opencv(rule, contours, score_maps, truths) for contours in wanted - of_kernels}
+    if kernels and of_kernels:
+        hits |= {contours: np.zeros_like(rule.hits) for contours in of_kernels}
+        none = np.zeros_like(rule.hits[:0])
         kernels.count_hits(
             boxes.ringed_levels(kernels, score_maps),
-            boxes.box_limits(score_maps.shape[1:], clip=self.clip),
+            boxes.box_limits(score_maps.shape[1:], clip=rule.clip),
             np.concatenate(truths),
             np.cumsum([0, *map(len, truths)]),
-            self.thresholds,
-            self.iou_thresholds,
-            self.contours == "all",
-            float(self.convention == "inclusive"),
-            hits,
+            rule.thresholds,
+            rule.iou_thresholds,
+            float(rule.convention == "inclusive"),
+            hits.get("largest", none),
+            hits.get("all", none),
         )
-        return hits
+    return hits
 
-    def _hits_opencv(self, score_maps: ScoreMaps, truths: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
-        found = boxes.boxes_at_thresholds_opencv(score_maps, self.thresholds, self.contours, clip=self.clip)
-        reached = np.array([_best_iou(*pair, self.convention) for pair in zip(found, truths, strict=True)])
-        return (reached[None] >= self.iou_thresholds[:, None, None]).sum(1)
+
+def _hits_opencv(
+    rule: BoxAccuracy, contours: boxes.Contours, score_maps: ScoreMaps, truths: Sequence[NDArray[np.float64]]
+) -> NDArray[np.int64]:
+    found = boxes.boxes_at_thresholds_opencv(score_maps, rule.thresholds, contours, clip=rule.clip)
+    reached = np.array([_best_iou(*pair, rule.convention) for pair in zip(found, truths, strict=True)])
+    return (reached[None] >= rule.iou_thresholds[:, None, None]).sum(1)
 
 
 class PixelAveragePrecision:

@@ -1,7 +1,7 @@
 """What is known of a split's images, in the pixels that their score maps are scored in."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,11 +56,14 @@ class Truth:
 
     @cached_property
     def _masks(self) -> Callable[[range], NDArray[np.uint8]] | None:
-        return None if self.split.mask is None else _kept(self.split.mask, self.views)
+        if self.split.mask is None:
+            return None
+        with ThreadPoolExecutor(THREADS) as pool:
+            return _kept(self.split.mask, self.views, pool.map)
 
     @cached_property
     def _bodies(self) -> Callable[[range], NDArray[np.uint8]] | None:
-        return None if self.split.body is None else _kept(self.split.body, self.views)
+        return None if self.split.body is None else _kept(self.split.body, self.views, map)  # these need no decoding
 
 
 def of_network(split: Split, geometry: Geometry, side: int) -> Truth:
@@ -75,7 +78,9 @@ def counting(truths: NDArray[np.float64], protocol: Protocol) -> NDArray[np.floa
     return truths[:1] if protocol.truths == "first" else truths
 
 
-def _kept(read: Callable[[int], NDArray[Any]], views: Sequence[Window]) -> Callable[[range], NDArray[np.uint8]]:
+def _kept(
+    read: Callable[[int], NDArray[Any]], views: Sequence[Window], each: Callable[..., Iterable[None]]
+) -> Callable[[range], NDArray[np.uint8]]:
     """The planes that `read` gives, as they are seen; in a file that has no name, so that memory does not grow."""
     ends = list(accumulate((view.rows * view.columns for view in views), initial=0))
     with tempfile.TemporaryFile() as file:
@@ -85,8 +90,7 @@ def _kept(read: Callable[[int], NDArray[Any]], views: Sequence[Window]) -> Calla
         for index in range(start, min(start + TOGETHER, len(views))):
             kept[ends[index] : ends[index + 1]] = views[index].mask(read(index)).ravel()
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(keep, range(0, len(views), TOGETHER)))
+    list(each(keep, range(0, len(views), TOGETHER)))
 
     def planes(indices: range) -> NDArray[np.uint8]:
         view = views[indices.start]

@@ -110,21 +110,21 @@ def _lasting() -> Iterator[None]:
 
 @_lasting()
 def warm() -> None:
-    """Import, and load the compiled kernels, as the children need not then; nothing here starts a thread of torch."""
+    """Import, read, and load the compiled kernels, as children need not then; nothing here starts a thread of torch."""
     import numpy as np  # noqa: PLC0415  these take two seconds
 
-    from wsolbench import boxes, scoremaps  # noqa: PLC0415
+    from wsolbench import boxes, protocols, scoremaps  # noqa: PLC0415
     from wsolbench import job as job  # noqa: PLC0414, PLC0415  for the children
     from wsolbench._pixels import windows  # noqa: PLC0415
     from wsolbench.backbone import IMAGENET  # noqa: PLC0415
     from wsolbench.batches import table_of  # noqa: PLC0415
     from wsolbench.metrics import BoxAccuracy, threshold_grid  # noqa: PLC0415
 
+    protocols.names()
     maps, box = np.zeros((1, 8, 8), np.float32), [np.array([[1.0, 1.0, 4.0, 4.0]])]
     maps[0, 2:5, 2:5] = 1
     boxes.boxes_at_thresholds(scoremaps.resized(maps, 16, 16, "linear"), [0.2])
-    for contours in ("largest", "all"):
-        BoxAccuracy(threshold_grid(), contours=contours).update(maps, box)
+    BoxAccuracy(threshold_grid()).update(maps, box)
     rows, corners, mirrored = np.zeros(1, np.int64), np.zeros((1, 2), np.int64), np.zeros(1, np.bool_)
     windows(np.zeros((1, 8, 8, 3), np.uint8), rows, corners, mirrored, table_of(IMAGENET), 8)
 
