@@ -253,6 +253,25 @@ def test_as_many_jobs_as_the_machine_has_room_for(
     assert launch.at_once([trial_of(threads=setting.get("threads", 1))], place) == jobs
 
 
+@pytest.mark.parametrize(
+    ("named", "cards"),
+    [(None, ["0", "1", "0"]), ("4,6", ["4", "6", "4"]), ("GPU-8f,MIG-3,9", ["GPU-8f", "MIG-3", "GPU-8f"])],
+)
+def test_workers_use_the_cards_that_the_launcher_may(
+    place: Place, monkeypatch: pytest.MonkeyPatch, named: str | None, cards: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    places = place, replace(place, device="cpu")
+
+    anywhere, on_processor = (launch._Jobs(Store(place.results), one, "local", 3) for one in places)
+
+    assert (anywhere.workers.cards, anywhere.place.gpus) == (cards, 1)
+    assert (on_processor.workers.cards, on_processor.place.gpus) == ([""] * 3, 0)
+
+
 def test_number_of_jobs_is_known_without_affinities(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)

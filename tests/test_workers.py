@@ -41,12 +41,12 @@ def test_what_is_taken_back_is_not_run(handover: Handover) -> None:
     assert (handover.withdraw("1"), handover.withdraw("1"), handover.next()) == (True, False, None)
 
 
-def served(handover: Handover, monkeypatch: pytest.MonkeyPatch, run: Any, at_once: int = 2) -> None:
+def served(handover: Handover, monkeypatch: pytest.MonkeyPatch, run: Any, cards: tuple[str, ...] = ("", "")) -> None:
     """Serve what has been handed over, with `run` as what a child does, in a process of its own."""
     monkeypatch.setattr(worker, "work_and_exit", run)
     monkeypatch.setattr(workers, "warm", lambda: None)
     handover.close()
-    arguments = (handover, Place(handover.folder), Order(), at_once, attempts.here())
+    arguments = (handover, Place(handover.folder), Order(), cards, attempts.here())
     process = get_context("fork").Process(target=workers.serve, args=arguments)
     process.start()
     process.join(60)
@@ -116,7 +116,7 @@ def test_at_most_so_many_children_at_a_time(handover: Handover, monkeypatch: pyt
     for seed in range(6):
         handover.hand(str(seed), {"seed": seed})
 
-    served(handover, monkeypatch, run, at_once)
+    served(handover, monkeypatch, run, ("",) * at_once)
 
     assert max(int(path.read_text()) for path in folder.glob("seen-*")) <= at_once
     assert len(codes(handover)) == 6
@@ -130,20 +130,19 @@ def test_each_slot_has_a_card_of_its_own(handover: Handover, monkeypatch: pytest
         time.sleep(0.3)
         raise SystemExit(0)
 
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     for seed in range(2):
         handover.hand(str(seed), {"seed": seed})
 
-    served(handover, monkeypatch, run)
+    served(handover, monkeypatch, run, cards=("4", "GPU-6"))
 
-    assert {path.read_text() for path in folder.glob("card-*")} == {"4", "6"}
+    assert {path.read_text() for path in folder.glob("card-*")} == {"4", "GPU-6"}
 
 
 def test_without_its_launcher_it_takes_nothing(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "warm", lambda: None)
     handover.hand("1", SPEC)
 
-    workers.serve(handover, Place(handover.folder), Order(), 1, {"pid": 2**22 + 1, "process_start": "gone"})
+    workers.serve(handover, Place(handover.folder), Order(), [""], {"pid": 2**22 + 1, "process_start": "gone"})
 
     assert handover.withdraw("1")
     assert codes(handover) == {}

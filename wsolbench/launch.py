@@ -64,6 +64,13 @@ def at_once(trials: Sequence[Trial], place: Place) -> int:
     return by_cores
 
 
+def visible_cards() -> list[str]:
+    """The GPUs that this process may use, as CUDA names them; submitit would give out the first ones of the machine."""
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get(workers.CARDS, "").split(",") if name]
+    return named[:count] or [str(number) for number in range(count)]
+
+
 def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, show: Show) -> Progress:
     """Run what has no result, at most `jobs` at a time; a failed trial never stops the others.
 
@@ -138,11 +145,12 @@ class _Jobs:
         folder = jobs_folder(self.store.folder) / uuid.uuid4().hex[:12]
         folder.mkdir(mode=0o700)
         self.executor = submitit.AutoExecutor(folder, cluster=self.cluster)
-        cards = torch.cuda.device_count() if self.place.device != "cpu" else 0
-        self.place = replace(self.place, gpus=min(cards, 1))
+        cards = visible_cards() if self.place.device != "cpu" else []
+        self.place = replace(self.place, gpus=min(len(cards), 1))
+        slots = [cards[slot % len(cards)] if cards else "" for slot in range(self.most)]
         self.order = Order(code=source.digest(), commit=source.commit())
-        self.executor.update_parameters(timeout_min=_FOR_EVER, gpus_per_node=cards, name="wsolbench")
-        self.workers = _Workers(self.executor, self.place, self.order, self.most)
+        self.executor.update_parameters(timeout_min=_FOR_EVER, name="wsolbench")
+        self.workers = _Workers(self.executor, self.place, self.order, slots)
 
     @property
     def room(self) -> int:
@@ -238,7 +246,7 @@ class _Workers:
     executor: submitit.Executor
     place: Place
     order: Order
-    at_once: int
+    cards: list[str]  # of each slot
     job: submitit.Job[Any] | None = None
     count: int = 0
 
@@ -252,7 +260,8 @@ class _Workers:
         handover = workers.Handover(Path(self.executor.folder) / "handover")
         if self.over:
             handover.open()
-            self.job = self.executor.submit(workers.serve, handover, self.place, self.order, self.at_once, here())
+            told = (handover, self.place, self.order, self.cards, here())
+            self.job = self.executor.submit(workers.serve, *told)
         self.count += 1
         assert self.job is not None  # noqa: S101  just started
         handed = _Handed(handover, f"{self.count:06d}-{trial.id}", self.job)

@@ -8,9 +8,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -22,6 +22,9 @@ from wsolbench.stop import unheard
 
 POLL = 0.02
 """Seconds between two looks for trials that are handed over or have ended."""
+
+CARDS = "CUDA_VISIBLE_DEVICES"
+"""The environment's word for the GPUs that a process sees, by CUDA's names."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +76,18 @@ class Handover:
         return (self.folder / "ended" / name).exists()
 
 
-def serve(handover: Handover, place: Place, order: Order, at_once: int, launcher: Mapping[str, Any]) -> None:
-    """Run what is handed over, at most `at_once` trials at a time, as long as the launcher is there.
+def serve(handover: Handover, place: Place, order: Order, cards: Sequence[str], launcher: Mapping[str, Any]) -> None:
+    """Run what is handed over, a trial in each slot, as long as the launcher is there.
 
     Args:
         handover: where trials come from.
         place: where they run.
         order: what the launcher hands to each.
-        at_once: slots; the cards are given out in turn, where the process sees several.
+        cards: for each slot the GPU that its trials see, by CUDA's name; empty for none.
         launcher: the process that hands trials over, as `attempts.here` describes it.
     """
     warm()
-    slots = _Slots(handover, place, order, dict.fromkeys(range(at_once)))
+    slots = _Slots(handover, place, order, cards, dict.fromkeys(range(len(cards))))
     for number in (signal.SIGTERM, signal.SIGINT):
         if not unheard(number):
             signal.signal(number, slots.stop)
@@ -145,9 +148,9 @@ class _Slots:
     handover: Handover
     place: Place
     order: Order
+    cards: Sequence[str]
     children: dict[int, tuple[int, str] | None]  # slot -> process and name of the trial
     stopping: bool = False
-    cards: list[str] = field(default_factory=lambda: list(filter(None, os.environ.get(_CARDS, "").split(","))))
 
     @property
     def busy(self) -> bool:
@@ -188,8 +191,7 @@ class _Slots:
         """Be the process of a trial."""
         code = worker.FAILED
         try:
-            if self.cards:
-                os.environ[_CARDS] = self.cards[slot % len(self.cards)]
+            os.environ[CARDS] = self.cards[slot]
             log = os.open(self.handover.folder / "logs" / f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
@@ -200,6 +202,3 @@ class _Slots:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-
-
-_CARDS = "CUDA_VISIBLE_DEVICES"
