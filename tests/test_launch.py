@@ -391,6 +391,21 @@ def test_killed_job_is_told_and_the_others_run(place: Place) -> None:
 
 
 @pytest.mark.faults
+def test_workers_that_cannot_work_are_told_and_not_started_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cv2.py").write_text('raise ImportError("libGL.so.1: cannot open shared object file")')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with pytest.raises(InputError, match=r"cannot work here: ImportError: libGL.so.1: .*; what they said: .*\.err"):
+        launched([trial_of()], place, "local")
+
+    store = Store(place.results)
+    assert store.state(trial_of().id) == "new"
+    assert claims.newest(store, trial_of().id) is None
+    assert len(list(place.results.glob(".jobs/*/*.err"))) == 1
+
+
 def test_killed_launcher_loses_nothing(start: Start, tmp_path: Path, cub: Path) -> None:
     file, kept = sweep_file(tmp_path, seed=[0, 1], epochs=[40]), Store(tmp_path / "results")
     words = ["sweep", file, f"data={cub}", "--results", kept.folder]

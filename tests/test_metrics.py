@@ -193,6 +193,16 @@ def test_what_counts_by_another_rule_is_not_updated_together(other: BoxAccuracy)
     assert (one.count, other.count) == (0, 0)
 
 
+def test_nothing_is_not_updated_and_one_counts_once() -> None:
+    one, maps, truths = BoxAccuracy([0.5]), block(0, 0, 5, 5)[None], [[[0, 0, 5, 5]]]
+
+    update([one, one], maps, truths)
+
+    assert (one.count, one.hits.tolist()) == (1, [[1]])
+    with pytest.raises(ValueError, match="one or more"):
+        update([], maps, truths)
+
+
 def test_other_box_metrics_are_not_merged() -> None:
     for other in (BoxAccuracy([0.5], contours="all"), BoxAccuracy([0.6]), BoxAccuracy([0.5], [0.5, 0.7])):
         with pytest.raises(ValueError, match="same"):
@@ -210,11 +220,12 @@ def test_other_box_metrics_are_not_merged() -> None:
     ],
 )
 def test_a_refused_update_adds_nothing(maps: Map, truths: list[object], message: str) -> None:
-    metric = BoxAccuracy([0.5])
+    kinds: list[Contours] = ["largest", "all", "largest_rect"]
+    metrics = [BoxAccuracy([0.5], contours=kind) for kind in kinds]
     with pytest.raises(ValueError, match=message):
-        metric.update(maps, truths)
+        update(metrics, maps, truths)
 
-    assert (metric.count, metric.hits.sum()) == (0, 0)
+    assert [(metric.count, metric.hits.sum()) for metric in metrics] == [(0, 0)] * 3
 
 
 @pytest.mark.parametrize(
@@ -229,6 +240,11 @@ def test_a_refused_update_adds_nothing(maps: Map, truths: list[object], message:
 def test_other_box_metrics_are_refused(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BoxAccuracy(*arguments)
+
+
+def test_another_convention_is_refused() -> None:
+    with pytest.raises(ValueError, match="'open'"):
+        BoxAccuracy([0.5], convention="open")  # type: ignore[arg-type]
 
 
 def test_nothing_has_no_accuracy() -> None:

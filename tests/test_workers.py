@@ -14,6 +14,7 @@ from tests.conftest import QUICK
 from wsolbench import attempts, recipe, worker, workers
 from wsolbench.attempts import Order
 from wsolbench.place import Place
+from wsolbench.stop import Stop, by_signals
 from wsolbench.workers import Handover
 
 SPEC = recipe.complete(QUICK).spec()
@@ -41,10 +42,20 @@ def test_what_is_taken_back_is_not_run(handover: Handover) -> None:
     assert (handover.withdraw("1"), handover.withdraw("1"), handover.next()) == (True, False, None)
 
 
-def served(handover: Handover, monkeypatch: pytest.MonkeyPatch, run: Any, cards: tuple[str, ...] = ("", "")) -> None:
+def asked_to_stop(_: object = None) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def served(
+    handover: Handover,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Any,
+    cards: tuple[str, ...] = ("", ""),
+    warm: Any = lambda: None,
+) -> None:
     """Serve what has been handed over, with `run` as what a child does, in a process of its own."""
     monkeypatch.setattr(worker, "work_and_exit", run)
-    monkeypatch.setattr(workers, "warm", lambda: None)
+    monkeypatch.setattr(workers, "warm", warm)
     handover.close()
     arguments = (handover, Place(handover.folder), Order(), cards, attempts.here())
     process = get_context("fork").Process(target=workers.serve, args=arguments)
@@ -99,6 +110,49 @@ def test_a_child_looks_for_no_garbage_in_what_was_there(handover: Handover, monk
     served(handover, monkeypatch, run)
 
     assert codes(handover) == {"1": 0}
+
+
+def test_a_stop_during_the_imports_is_heard(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    handover.hand("1", SPEC)
+
+    served(handover, monkeypatch, None, warm=asked_to_stop)
+
+    assert (codes(handover), handover.next()) == ({}, ("1", SPEC))
+
+
+def test_a_stop_while_a_trial_is_prepared_leaves_it_to_be_taken(
+    handover: Handover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "prepare", asked_to_stop)
+    for name in ("1", "2"):
+        handover.hand(name, SPEC)
+
+    served(handover, monkeypatch, None)
+
+    assert codes(handover) == {}
+    assert [handover.next() for _ in range(2)] == [("1", SPEC), ("2", SPEC)]
+
+
+def test_a_stop_at_the_start_of_a_child_reaches_it(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork = os.fork
+
+    def forked() -> int:
+        if child := fork():
+            asked_to_stop()
+        return child
+
+    def run(_spec: Any, _place: Place, _order: Order) -> None:
+        with by_signals(Stop()) as stop:
+            deadline = time.monotonic() + 20
+            while stop.asked is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+        raise SystemExit(stop.asked or 0)
+
+    handover.hand("1", SPEC)
+
+    served(handover, monkeypatch, run, warm=lambda: monkeypatch.setattr(os, "fork", forked))  # there, not here
+
+    assert codes(handover) == {"1": signal.SIGTERM}
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

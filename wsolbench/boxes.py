@@ -121,8 +121,7 @@ def paired_iou(a: Array, b: Array, convention: Convention = "half_open") -> Arra
 
 
 def _iou(xp: ModuleType, a: Any, b: Any, convention: str) -> Any:
-    if convention not in ("half_open", "inclusive"):
-        raise ValueError(f"convention must be 'half_open' or 'inclusive', not {convention!r}")
+    check_convention(convention)
     extra = 1 if convention == "inclusive" else 0
     overlap = xp.clip(xp.minimum(a[..., 2:], b[..., 2:]) - xp.maximum(a[..., :2], b[..., :2]) + extra, 0, None)
     sides_a, sides_b = a[..., 2:] - a[..., :2] + extra, b[..., 2:] - b[..., :2] + extra
@@ -175,6 +174,12 @@ def ringed_levels(kernels: ModuleType, score_maps: ScoreMaps) -> Levels:
     if bad >= 0:
         check_scores(score_maps[bad])
     return levels
+
+
+def check_convention(convention: str) -> None:
+    """ValueError unless it is a convention."""
+    if convention not in ("half_open", "inclusive"):
+        raise ValueError(f"convention must be 'half_open' or 'inclusive', not {convention!r}")
 
 
 def check_contours(contours: str) -> None:

@@ -16,7 +16,9 @@ import torch
 from wsolbench import claims, files, packing, source, watch, worker, workers
 from wsolbench.attempts import Order, here, running_here
 from wsolbench.claims import Claim
+from wsolbench.errors import InputError
 from wsolbench.place import Place
+from wsolbench.stop import held_back
 from wsolbench.store import BrokenRecordError, Store
 from wsolbench.submission import jobs_folder
 from wsolbench.trial import Trial
@@ -176,11 +178,12 @@ class _Jobs:
         last = claims.newest(self.store, trial.id)
         if last is not None and self._taken(trial, last):
             return False
+        self.workers.check()
         claim = claims.take(self.store, trial.id, last, {"cluster": self.cluster})
         if claim is None:
             return False
         self.held[trial] = claim
-        with _errors_to(self.executor.folder / "stderr.txt"), _unheard(signal.SIGINT):
+        with _errors_to(self.executor.folder / "stderr.txt"), held_back(signal.SIGINT):
             if self.cluster == "local":
                 self.jobs[trial] = self.workers.start(trial)
             else:
@@ -268,6 +271,14 @@ class _Workers:
         handover.hand(handed.name, trial.spec())
         return handed
 
+    def check(self) -> None:
+        """Raise an `InputError` if the last process was not killed but could not work: the next could not either."""
+        if self.job is None or not self.job.paths.result_pickle.exists():
+            return
+        if error := self.job.exception():
+            why = str(error).strip().splitlines()[-1]
+            raise InputError(f"local workers cannot work here: {why}; what they said: {self.job.paths.stderr}")
+
     def close(self) -> None:
         """Let the process end: there is nothing more to run."""
         if self.job is not None:
@@ -317,16 +328,6 @@ class _Debugged:
         """Run it, unless that has been done."""
         self.job.exception()
         return True
-
-
-@contextmanager
-def _unheard(number: signal.Signals) -> Iterator[None]:
-    """Processes that start meanwhile, and those that they start, do not hear a signal until they ask for it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -56,6 +56,7 @@ class BoxAccuracy:
         threads: int = 1,
     ) -> None:
         boxes.check_contours(contours)
+        boxes.check_convention(convention)
         if HIT not in iou_thresholds or not all(0 < iou <= 1 for iou in iou_thresholds):
             raise ValueError(f"IoU thresholds must be above 0 and at most 1, {HIT} among them, not {iou_thresholds!r}")
         self.thresholds = boxes.checked_thresholds(thresholds)
@@ -109,13 +110,14 @@ def update(accuracies: Sequence[BoxAccuracy], score_maps: ScoreMaps, boxes_of_im
     """Add images, as `BoxAccuracy.update` does, to several at once, which shares the work.
 
     Args:
-        accuracies: they differ in their contours at most, else a ValueError is raised.
+        accuracies: one at least; the first says among how many threads, and a ValueError is raised where another
+            differs from it in more than that and the contours.
         score_maps: (N, H, W) float32 or float64 in [0, 1].
         boxes_of_images: for each image its true boxes (M, 4), M >= 1, x0, y0, x1, y1 in pixels of the score map.
     """
+    if len({str(accuracy.rule) for accuracy in accuracies}) != 1:
+        raise ValueError("metrics that are updated at once, one or more, must differ in nothing but their contours")
     one = accuracies[0]
-    if any(other.rule != one.rule for other in accuracies):
-        raise ValueError("only metrics that differ in nothing but their contours can be updated at once")
     boxes.check_score_maps(score_maps)
     truths = _checked_truths(boxes_of_images, len(score_maps))
     wanted = {accuracy.contours for accuracy in accuracies}
@@ -124,7 +126,7 @@ def update(accuracies: Sequence[BoxAccuracy], score_maps: ScoreMaps, boxes_of_im
         return _hits(one, wanted, score_maps[part], truths[part])
 
     parts = boxes.in_chunks(work, len(score_maps), one.threads)
-    for accuracy in accuracies:
+    for accuracy in dict.fromkeys(accuracies):
         accuracy.hits += sum((part[accuracy.contours] for part in parts), np.zeros_like(accuracy.hits))
         accuracy.count += len(score_maps)
 

@@ -72,6 +72,16 @@ def unheard(number: int) -> bool:
 
 
 @contextmanager
+def held_back(*numbers: signal.Signals) -> Iterator[None]:
+    """Signals wait meanwhile; a process that is started does not hear them until it asks to, as `by_signals` does."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def by_signals(stop: Stop, *, patient: bool = False) -> Iterator[Stop]:
     """Meanwhile signals ask for a stop, and forked children do not hear them.
 

@@ -18,13 +18,15 @@ from typing import Any, NoReturn
 from wsolbench import files, worker
 from wsolbench.attempts import Order, running_here
 from wsolbench.place import Place
-from wsolbench.stop import unheard
+from wsolbench.stop import held_back, unheard
 
 POLL = 0.02
 """Seconds between two looks for trials that are handed over or have ended."""
 
 CARDS = "CUDA_VISIBLE_DEVICES"
 """The environment's word for the GPUs that a process sees, by CUDA's names."""
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,14 @@ def serve(handover: Handover, place: Place, order: Order, cards: Sequence[str], 
         handover: where trials come from.
         place: where they run.
         order: what the launcher hands to each.
-        cards: for each slot the GPU that its trials see, by CUDA's name; empty for none.
+        cards: for each slot the GPU that its trials see, by CUDA's name; the empty string for none.
         launcher: the process that hands trials over, as `attempts.here` describes it.
     """
-    warm()
     slots = _Slots(handover, place, order, cards, dict.fromkeys(range(len(cards))))
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPPING:
         if not unheard(number):
             signal.signal(number, slots.stop)
+    warm()
     while True:
         slots.stopping |= not running_here(launcher)
         slots.reap()
@@ -178,8 +180,15 @@ class _Slots:
             found = None if self.stopping else self.handover.next()
             if found is None:
                 return
-            name, spec = found
-            prepare(spec)
+            prepare(found[1])
+            self._fork(slot, *found)
+
+    def _fork(self, slot: int, name: str, spec: Mapping[str, Any]) -> None:
+        """Give a trial a process, unless a stop was asked for meanwhile; one that is asked for now reaches it too."""
+        with held_back(*_STOPPING):
+            if self.stopping:
+                self.handover.hand(name, spec)
+                return
             sys.stdout.flush()
             sys.stderr.flush()
             pid = os.fork()
