@@ -149,7 +149,7 @@ def test_failed_trial_runs_again_in_the_next_sweep(place: Place) -> None:
 def test_every_trial_is_written_down_before_the_first_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [trial_of(seed=seed) for seed in range(3)]
     known: list[list[str]] = []
-    monkeypatch.setattr(job, "run", lambda *_: known.append(Store(place.results).ids()))
+    monkeypatch.setattr(job, "run", lambda *_, **__: known.append(Store(place.results).ids()))
 
     launched(trials, place, "debug")
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import QUICK
-from wsolbench import attempts, recipe, worker, workers
+from wsolbench import attempts, job, recipe, worker, workers
 from wsolbench.attempts import Order
 from wsolbench.place import Place
 from wsolbench.stop import Stop, by_signals
+from wsolbench.trial import from_spec
 from wsolbench.workers import Handover
 
 SPEC = recipe.complete(QUICK).spec()
@@ -42,7 +43,7 @@ def test_what_is_taken_back_is_not_run(handover: Handover) -> None:
     assert (handover.withdraw("1"), handover.withdraw("1"), handover.next()) == (True, False, None)
 
 
-def asked_to_stop(_: object = None) -> None:
+def asked_to_stop(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -69,7 +70,7 @@ def codes(handover: Handover) -> dict[str, int]:
 
 
 def test_a_child_that_dies_takes_one_trial(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(spec: Any, _place: Place, _order: Order) -> None:
+    def run(spec: Any, *_: object, **__: object) -> None:
         if spec["seed"] == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         if spec["seed"] == 2:
@@ -87,7 +88,7 @@ def test_a_child_that_dies_takes_one_trial(handover: Handover, monkeypatch: pyte
 def test_a_child_finds_its_backbone_imported(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe._blueprint.cache_clear()
 
-    def run(spec: Any, _place: Place, _order: Order) -> None:
+    def run(spec: Any, *_: object, **__: object) -> None:
         before = recipe._blueprint.cache_info().misses
         recipe.blueprint(spec["backbone"], spec["backbone_options"])
         raise SystemExit(recipe._blueprint.cache_info().misses - before)
@@ -101,8 +102,25 @@ def test_a_child_finds_its_backbone_imported(handover: Handover, monkeypatch: py
     assert codes(handover) == {"1": 0, "2": 0, "3": worker.FAILED}
 
 
+def test_children_find_their_images_read_and_their_networks_counted(
+    handover: Handover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(spec: Any, place: Place, *_: object, known: dict[bytes, Any]) -> None:
+        mine, before = from_spec(spec), dict(known)
+        shared = job.Shared(known)
+        cost = shared.cost(mine, len(shared.splits(mine, place).test.classes))
+        raise SystemExit(0 if known == before and cost["params_mib"] > 0 else 1)
+
+    for name, other in (("1", {}), ("2", {"seed": 1}), ("3", {"held_out": 0.2, "method": "has"})):
+        handover.hand(name, recipe.complete({**QUICK, "dataset": "shapes", **other}).spec())
+
+    served(handover, monkeypatch, run)
+
+    assert codes(handover) == {"1": 0, "2": 0, "3": 0}
+
+
 def test_a_child_looks_for_no_garbage_in_what_was_there(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(_spec: Any, _place: Place, _order: Order) -> None:
+    def run(_spec: Any, *_: object, **__: object) -> None:
         raise SystemExit(0 if gc.isenabled() and gc.get_freeze_count() > len(gc.get_objects()) else 1)
 
     handover.hand("1", SPEC)
@@ -141,7 +159,7 @@ def test_a_stop_at_the_start_of_a_child_reaches_it(handover: Handover, monkeypat
             asked_to_stop()
         return child
 
-    def run(_spec: Any, _place: Place, _order: Order) -> None:
+    def run(_spec: Any, *_: object, **__: object) -> None:
         with by_signals(Stop()) as stop:
             deadline = time.monotonic() + 20
             while stop.asked is None and time.monotonic() < deadline:
@@ -159,7 +177,7 @@ def test_a_stop_at_the_start_of_a_child_reaches_it(handover: Handover, monkeypat
 def test_at_most_so_many_children_at_a_time(handover: Handover, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     folder = handover.folder
 
-    def run(spec: Any, _place: Place, _order: Order) -> None:
+    def run(spec: Any, *_: object, **__: object) -> None:
         mine = folder / f"running-{spec['seed']}"
         mine.touch()
         (folder / f"seen-{spec['seed']}").write_text(str(len(list(folder.glob("running-*")))))
@@ -179,7 +197,7 @@ def test_at_most_so_many_children_at_a_time(handover: Handover, monkeypatch: pyt
 def test_each_slot_has_a_card_of_its_own(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = handover.folder
 
-    def run(spec: Any, _place: Place, _order: Order) -> None:
+    def run(spec: Any, *_: object, **__: object) -> None:
         (folder / f"card-{spec['seed']}").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
         time.sleep(0.3)
         raise SystemExit(0)

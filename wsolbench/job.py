@@ -46,7 +46,7 @@ from wsolbench.place import Place
 from wsolbench.protocols import Geometry, Protocol
 from wsolbench.stop import Stop
 from wsolbench.store import COUNTED, Store
-from wsolbench.trial import Trial
+from wsolbench.trial import Trial, canonical
 from wsolbench.truth import Truth, of_network
 
 PACKAGES = "wsolbench torch torchvision timm numpy opencv-python-headless"
@@ -61,7 +61,13 @@ Say = Callable[[Mapping[str, Any]], None]
 
 
 def run(
-    trial: Trial, place: Place, say: Say = lambda _: None, stop: Stop | None = None, order: Order = NO_ORDER
+    trial: Trial,
+    place: Place,
+    say: Say = lambda _: None,
+    stop: Stop | None = None,
+    order: Order = NO_ORDER,
+    *,
+    known: dict[bytes, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of a trial: the stored one, else that of training it here, from its last checkpoint if there is one.
 
@@ -71,6 +77,7 @@ def run(
         say: is given each epoch's numbers.
         stop: may ask for an end after any step.
         order: of the launcher, if there is one.
+        known: of other trials, as `Shared` keeps it.
 
     Raises:
         InputError: the data, weights or device are not what the trial needs.
@@ -83,10 +90,10 @@ def run(
     store.add(trial)
     record = store.record(trial.id)
     if record is None:
-        pulse, code = Pulse(store.attempt(trial.id)), _code(order)
+        pulse, code, shared = Pulse(store.attempt(trial.id)), _code(order), Shared({} if known is None else known)
         try:
             with mirror.mirrored(trial, place, say) as tell:
-                _live(_Run(trial, place, store, pulse, tell, stop or Stop(), code), order)
+                _live(_Run(trial, place, store, pulse, tell, stop or Stop(), code, shared), order)
         except SupersededError:
             if store.record(trial.id) is None:
                 raise
@@ -228,6 +235,32 @@ class Splits:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """What is the same for many trials: their images, and what their networks cost.
+
+    Args:
+        known: what was found out for trials before, of a data set as it was then; it is added to.
+    """
+
+    known: dict[bytes, Any]
+
+    def splits(self, trial: Trial, place: Place) -> Splits:
+        """The trial's images, as `splits` gives them, with its errors."""
+        asked = (trial.dataset, dict(trial.dataset_options), trial.held_out, trial.epochs > 0, str(place.data))
+        return self._once(canonical(asked), lambda: splits(trial, place))
+
+    def cost(self, trial: Trial, classes: int) -> dict[str, float]:
+        """What the trial's network costs over plain CAM; empty for a method that looks at values, not counted then."""
+        line = overhead.line_of(trial)
+        return self._once(canonical((asdict(line), classes, trial.image_size)), lambda: _counted(trial, classes))
+
+    def _once(self, key: bytes, find: Callable[[], Any]) -> Any:
+        if key not in self.known:
+            self.known[key] = find()
+        return self.known[key]
+
+
+@dataclass(frozen=True)
 class _Run:
     """One attempt at a trial."""
 
@@ -238,6 +271,7 @@ class _Run:
     say: Say
     stop: Stop
     code: Mapping[str, Any]
+    shared: Shared
 
     def publish(self) -> None:
         """Put the record, if this attempt may and is the first to have one."""
@@ -249,9 +283,9 @@ class _Run:
     def _results(self) -> dict[str, Any]:
         """Everything a record holds beside the trial."""
         device = settle(self.trial, self.place)
-        images = splits(self.trial, self.place)
+        images = self.shared.splits(self.trial, self.place)
         _refuse_unheld(self.place, images)
-        counted = _counted(self.trial, len(images.test.classes))
+        counted = self.shared.cost(self.trial, len(images.test.classes))
         net, loaded = network(self.trial, self.place, len(images.test.classes))
         net.to(device).to(memory_format=torch.channels_last)
         groups = parameter_groups(self.trial, net)

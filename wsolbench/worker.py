@@ -30,7 +30,9 @@ def work(spec: Mapping[str, Any], place: Place, order: Order) -> int:
         return _outcome(spec, place, order, stop, lambda _: None)
 
 
-def work_and_exit(spec: Mapping[str, Any], place: Place, order: Order, stop: Stop | None = None) -> NoReturn:
+def work_and_exit(
+    spec: Mapping[str, Any], place: Place, order: Order, stop: Stop | None = None, known: dict[bytes, Any] | None = None
+) -> NoReturn:
     """Be the process of a job: run a trial; stopped by its cluster, have the job queued again; exit.
 
     Args:
@@ -38,12 +40,13 @@ def work_and_exit(spec: Mapping[str, Any], place: Place, order: Order, stop: Sto
         place: where it runs.
         order: of its launcher.
         stop: that signals ask of already.
+        known: of other trials, as `job.Shared` keeps it.
     """
     stop = stop or Stop()
     stop.cancelled = _cancelled
     with by_signals(stop, patient=True):
         try:
-            code = _outcome(spec, place, order, stop, _log)
+            code = _outcome(spec, place, order, stop, _log, known=known)
         except KeyboardInterrupt:
             code = INTERRUPTED
         except Stopped as stopped:
@@ -52,14 +55,22 @@ def work_and_exit(spec: Mapping[str, Any], place: Place, order: Order, stop: Sto
     sys.exit(code)
 
 
-def _outcome(spec: Mapping[str, Any], place: Place, order: Order, stop: Stop, tell: Callable[[str], None]) -> int:
+def _outcome(
+    spec: Mapping[str, Any],
+    place: Place,
+    order: Order,
+    stop: Stop,
+    tell: Callable[[str], None],
+    *,
+    known: dict[bytes, Any] | None = None,
+) -> int:
     from wsolbench import job  # noqa: PLC0415  imports torch
 
     def say(row: Mapping[str, Any]) -> None:
         tell(f"epoch {row['epoch']}/{spec['epochs']}  loss {row['loss']:.4f}  {row['seconds']:.1f} s")
 
     try:
-        job.run(from_spec(spec), place, say, stop, order)
+        job.run(from_spec(spec), place, say, stop, order, known=known)
     except SupersededError as error:
         tell(str(error))
     except InputError as error:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,6 +19,7 @@ from wsolbench import files, worker
 from wsolbench.attempts import Order, running_here
 from wsolbench.place import Place
 from wsolbench.stop import held_back, unheard
+from wsolbench.trial import from_spec
 
 POLL = 0.02
 """Seconds between two looks for trials that are handed over or have ended."""
@@ -115,8 +116,12 @@ def _lasting() -> Iterator[None]:
 
 @_lasting()
 def warm() -> None:
-    """Import, read, and load the compiled kernels, as children need not then; nothing here starts a thread of torch."""
+    """Import, read, and load the compiled kernels, as children need not then.
+
+    Torch starts no threads here, now or later: a child could not use them.
+    """
     import numpy as np  # noqa: PLC0415  these take two seconds
+    import torch  # noqa: PLC0415
 
     from wsolbench import boxes, protocols, scoremaps  # noqa: PLC0415
     from wsolbench import job as job  # noqa: PLC0414, PLC0415  for the children
@@ -125,6 +130,7 @@ def warm() -> None:
     from wsolbench.batches import table_of  # noqa: PLC0415
     from wsolbench.metrics import BoxAccuracy, threshold_grid  # noqa: PLC0415
 
+    torch.set_num_threads(1)
     protocols.names()
     maps, box = np.zeros((1, 8, 8), np.float32), [np.array([[1.0, 1.0, 4.0, 4.0]])]
     maps[0, 2:5, 2:5] = 1
@@ -135,12 +141,17 @@ def warm() -> None:
 
 
 @_lasting()
-def prepare(spec: Mapping[str, Any]) -> None:
-    """Build a trial's backbone, whose imports take most of a second; what is wrong with it is its child's to tell."""
-    from wsolbench import recipe  # noqa: PLC0415  imports torch
+def prepare(spec: Mapping[str, Any], place: Place, known: dict[bytes, Any]) -> None:
+    """Find out what a trial shares with others: its backbone, whose imports take most of a second, images and cost.
+
+    What is wrong with it is its child's to tell.
+    """
+    from wsolbench import job, recipe  # noqa: PLC0415  import torch
 
     with suppress(Exception):
         recipe.blueprint(spec["backbone"], spec["backbone_options"])
+        trial, shared = from_spec(spec), job.Shared(known)
+        shared.cost(trial, len(shared.splits(trial, place).test.classes))
 
 
 @dataclass
@@ -153,6 +164,7 @@ class _Slots:
     cards: Sequence[str]
     children: dict[int, tuple[int, str] | None]  # slot -> process and name of the trial
     stopping: bool = False
+    known: dict[bytes, Any] = field(default_factory=dict)  # of `job.Shared`
 
     @property
     def busy(self) -> bool:
@@ -180,7 +192,7 @@ class _Slots:
             found = None if self.stopping else self.handover.next()
             if found is None:
                 return
-            prepare(found[1])
+            prepare(found[1], self.place, self.known)
             self._fork(slot, *found)
 
     def _fork(self, slot: int, name: str, spec: Mapping[str, Any]) -> None:
@@ -204,7 +216,7 @@ class _Slots:
             log = os.open(self.handover.folder / "logs" / f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            worker.work_and_exit(spec, self.place, self.order)
+            worker.work_and_exit(spec, self.place, self.order, known=self.known)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else worker.FAILED
         finally:
