@@ -390,7 +390,6 @@ def test_killed_job_is_told_and_the_others_run(place: Place) -> None:
     assert kept.state(long.id) == "lost"
 
 
-@pytest.mark.faults
 def test_workers_that_cannot_work_are_told_and_not_started_again(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -406,6 +405,7 @@ def test_workers_that_cannot_work_are_told_and_not_started_again(
     assert len(list(place.results.glob(".jobs/*/*.err"))) == 1
 
 
+@pytest.mark.faults
 def test_killed_launcher_loses_nothing(start: Start, tmp_path: Path, cub: Path) -> None:
     file, kept = sweep_file(tmp_path, seed=[0, 1], epochs=[40]), Store(tmp_path / "results")
     words = ["sweep", file, f"data={cub}", "--results", kept.folder]

@@ -275,8 +275,9 @@ class _Workers:
         """Raise an `InputError` if the last process was not killed but could not work: the next could not either."""
         if self.job is None or not self.job.paths.result_pickle.exists():
             return
-        if error := self.job.exception():
-            why = str(error).strip().splitlines()[-1]
+        outcome, said = submitit.core.utils.pickle_load(self.job.paths.result_pickle)
+        if outcome == "error":
+            why = str(said).strip().splitlines()[-1]
             raise InputError(f"local workers cannot work here: {why}; what they said: {self.job.paths.stderr}")
 
     def close(self) -> None:
