@@ -705,7 +705,7 @@ def judge_components(
 
 @compiled
 def judge_holes(levels: Levels, wanted: Wanted, limits: Longs, room: Room, judge: Judge, best: Floats) -> None:
-    """Raise it to what the holes of each mask overlap, where that is more."""
+    """Raise the best overlap of each mask to that of its holes, where theirs is more."""
     flags, left = wanted
     segments, events, forest = room
     find_events(~levels, 0, segments, events)

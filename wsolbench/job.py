@@ -250,7 +250,7 @@ class Shared:
         return self._once(canonical(asked), lambda: splits(trial, place))
 
     def cost(self, trial: Trial, classes: int) -> dict[str, float]:
-        """What the trial's network costs over plain CAM; empty for a method that looks at values, not counted then."""
+        """What the trial's network costs over plain CAM; empty where a method looks at values, which are not there."""
         line = overhead.line_of(trial)
         return self._once(canonical((asdict(line), classes, trial.image_size)), lambda: _counted(trial, classes))
 
@@ -539,7 +539,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _counted(trial: Trial, num_classes: int) -> dict[str, float]:
-    """What the network costs over plain CAM; empty for a method that looks at values, of which nothing is counted."""
+    """What `Shared.cost` tells."""
     try:
         found = overhead.overhead(overhead.line_of(trial), num_classes, trial.image_size)
     except RuntimeError:

@@ -73,7 +73,7 @@ class BoxAccuracy:
     @property
     def rule(self) -> tuple[Any, ...]:
         """All that it counts by, but for the contours."""
-        return self.convention, self.clip, self.iou_thresholds.tolist(), self.thresholds.tolist()
+        return self.convention, self.clip, tuple(self.iou_thresholds), tuple(self.thresholds)
 
     def update(self, score_maps: ScoreMaps, boxes_of_images: Sequence[ArrayLike]) -> None:
         """Add images; all of them or, where a ValueError or TypeError is raised, none.
@@ -115,7 +115,7 @@ def update(accuracies: Sequence[BoxAccuracy], score_maps: ScoreMaps, boxes_of_im
         score_maps: (N, H, W) float32 or float64 in [0, 1].
         boxes_of_images: for each image its true boxes (M, 4), M >= 1, x0, y0, x1, y1 in pixels of the score map.
     """
-    if len({str(accuracy.rule) for accuracy in accuracies}) != 1:
+    if len({accuracy.rule for accuracy in accuracies}) != 1:
         raise ValueError("metrics that are updated at once, one or more, must differ in nothing but their contours")
     one = accuracies[0]
     boxes.check_score_maps(score_maps)

@@ -192,8 +192,9 @@ class _Slots:
             found = None if self.stopping else self.handover.next()
             if found is None:
                 return
-            prepare(found[1], self.place, self.known)
-            self._fork(slot, *found)
+            name, spec = found
+            prepare(spec, self.place, self.known)
+            self._fork(slot, name, spec)
 
     def _fork(self, slot: int, name: str, spec: Mapping[str, Any]) -> None:
         """Give a trial a process, unless a stop was asked for meanwhile; one that is asked for now reaches it too."""
