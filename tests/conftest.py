@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +152,14 @@ def method_folder(folder: Path, **sources: str) -> Path:
     for name, source in sources.items():
         (folder / f"{name}.py").write_text(source, encoding="utf-8")
     return folder
+
+
+def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
 
 
 @pytest.fixture

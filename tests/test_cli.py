@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from tests import fake_data
-from tests.conftest import NAN_METHOD, QUICK, Command, method_folder, words
+from tests.conftest import NAN_METHOD, QUICK, Command, method_folder, until, words
 from tests.fake_slurm import FakeSlurm
 from wsolbench import cli, datasets, job, methods, plugins, recipe
 from wsolbench.dataset import SplitName
@@ -539,13 +539,6 @@ def test_report_needs_a_name(wsolbench: Command) -> None:
 
 
 # Kills
-
-
-def until(holds: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def digest_of(results: Path) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import NAN_METHOD, QUICK, method_folder
+from tests.conftest import NAN_METHOD, QUICK, method_folder, until
 from tests.fake_slurm import FakeSlurm
 from wsolbench import claims, cluster, job, launch, methods, packing, recipe, source, watch, worker
 from wsolbench.attempts import Order
+from wsolbench.crew import Cluster, Crew
 from wsolbench.errors import InputError
-from wsolbench.launch import Cluster, Progress
+from wsolbench.launch import Progress
 from wsolbench.place import Place
 from wsolbench.resources import Resources
 from wsolbench.store import Store
@@ -266,10 +267,11 @@ def test_workers_use_the_cards_that_the_launcher_may(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     places = place, replace(place, device="cpu")
 
-    anywhere, on_processor = (launch._Jobs(Store(place.results), one, "local", 3) for one in places)
+    made = [launch._Jobs(Store(one.results), one, "local", 3, Crew(one.results)) for one in places]
 
-    assert (anywhere.workers.cards, anywhere.place.gpus) == (cards, 1)
-    assert (on_processor.workers.cards, on_processor.place.gpus) == ([""] * 3, 0)
+    anywhere, on_processor = (jobs.crew.handover.terms() for jobs in made)
+    assert (anywhere.cards, anywhere.place.gpus) == (cards, 1)
+    assert (on_processor.cards, on_processor.place.gpus) == ([""] * 3, 0)
 
 
 def test_number_of_jobs_is_known_without_affinities(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
@@ -363,13 +365,6 @@ def test_process_that_does_not_stop_is_killed(place: Place, monkeypatch: pytest.
         launch.launch([trial], place, "local", 1, interrupt)
 
     until(lambda: not Path(f"/proc/{seen[0]}").exists() or "Z" in Path(f"/proc/{seen[0]}/stat").read_text().split()[2])
-
-
-def until(holds: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.mark.faults

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import NAN_METHOD, QUICK, Command, method_folder, words
+from tests.conftest import NAN_METHOD, QUICK, Command, method_folder, until, words
 from wsolbench import attempts, batches, files, job, methods, recipe, source, store, worker
 from wsolbench.attempts import Attempt, Order
 from wsolbench.place import Place
@@ -68,13 +68,6 @@ def _alone(spec: Mapping[str, Any], place: Place, order: Order, variables: Mappi
 
 def trial_of(**settings: Any) -> Trial:
     return recipe.complete({**QUICK, "batch_size": 2, **settings})
-
-
-def until(holds: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def code_of(process: BaseProcess) -> int | None:

@@ -16,7 +16,7 @@ from wsolbench.attempts import Order
 from wsolbench.place import Place
 from wsolbench.stop import Stop, by_signals
 from wsolbench.trial import from_spec
-from wsolbench.workers import Handover
+from wsolbench.workers import Handover, Terms
 
 SPEC = recipe.complete(QUICK).spec()
 
@@ -51,18 +51,25 @@ def served(
     handover: Handover,
     monkeypatch: pytest.MonkeyPatch,
     run: Any,
-    cards: tuple[str, ...] = ("", ""),
+    cards: tuple[str, ...] | None = ("", ""),
+    *,
     warm: Any = lambda: None,
-) -> None:
-    """Serve what has been handed over, with `run` as what a child does, in a process of its own."""
+    launcher: dict[str, Any] | None = None,
+) -> int | None:
+    """Serve what has been handed over, with `run` as what a child does, in a process of its own; how it exited."""
     monkeypatch.setattr(worker, "work_and_exit", run)
     monkeypatch.setattr(workers, "warm", warm)
-    handover.close()
-    arguments = (handover, Place(handover.folder), Order(), cards, attempts.here())
-    process = get_context("fork").Process(target=workers.serve, args=arguments)
+    if cards is not None:
+        handover.agree(Terms(Place(handover.folder), Order(), cards))
+    if launcher is None:
+        handover.close()
+    process = get_context("fork").Process(target=workers.serve, args=(handover, launcher or attempts.here()))
     process.start()
     process.join(60)
-    assert process.exitcode == 0
+    return process.exitcode
+
+
+GONE = {"pid": 2**22 + 1, "process_start": "gone"}
 
 
 def codes(handover: Handover) -> dict[str, int]:
@@ -130,12 +137,45 @@ def test_a_child_looks_for_no_garbage_in_what_was_there(handover: Handover, monk
     assert codes(handover) == {"1": 0}
 
 
-def test_a_stop_during_the_imports_is_heard(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cards", [None, ("",)])
+def test_a_stop_during_the_imports_ends_them(
+    handover: Handover, monkeypatch: pytest.MonkeyPatch, cards: tuple[str, ...] | None
+) -> None:
     handover.hand("1", SPEC)
 
-    served(handover, monkeypatch, None, warm=asked_to_stop)
+    exited = served(handover, monkeypatch, None, cards, warm=asked_to_stop)
 
-    assert (codes(handover), handover.next()) == ({}, ("1", SPEC))
+    assert (exited, codes(handover), handover.next()) == (-signal.SIGTERM, {}, ("1", SPEC))
+
+
+@pytest.mark.parametrize("launcher", [None, GONE], ids=["closed", "without its launcher"])
+def test_without_terms_nothing_is_taken(
+    handover: Handover, monkeypatch: pytest.MonkeyPatch, launcher: dict[str, Any] | None
+) -> None:
+    handover.hand("1", SPEC)
+
+    exited = served(handover, monkeypatch, None, cards=None, launcher=launcher)
+
+    assert (exited, codes(handover), handover.next()) == (0, {}, ("1", SPEC))
+
+
+def test_terms_may_come_late(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_spec: Any, place: Place, order: Order, **_: object) -> None:
+        raise SystemExit(0 if (place, order) == (terms.place, terms.order) else 1)
+
+    terms = Terms(Place(handover.folder, protocol="adl2019"), Order(3, "code", "commit"), ("",))
+    monkeypatch.setattr(worker, "work_and_exit", run)
+    monkeypatch.setattr(workers, "warm", lambda: None)
+    process = get_context("fork").Process(target=workers.serve, args=(handover, attempts.here()))
+    process.start()
+    handover.hand("1", SPEC)
+    time.sleep(0.2)
+    waited = not codes(handover)
+    handover.agree(terms)
+    handover.close()
+    process.join(60)
+
+    assert (waited, process.exitcode, codes(handover)) == (True, 0, {"1": 0})
 
 
 def test_a_stop_while_a_trial_is_prepared_leaves_it_to_be_taken(
@@ -145,9 +185,9 @@ def test_a_stop_while_a_trial_is_prepared_leaves_it_to_be_taken(
     for name in ("1", "2"):
         handover.hand(name, SPEC)
 
-    served(handover, monkeypatch, None)
+    exited = served(handover, monkeypatch, None)
 
-    assert codes(handover) == {}
+    assert (exited, codes(handover)) == (0, {})
     assert [handover.next() for _ in range(2)] == [("1", SPEC), ("2", SPEC)]
 
 
@@ -211,10 +251,8 @@ def test_each_slot_has_a_card_of_its_own(handover: Handover, monkeypatch: pytest
 
 
 def test_without_its_launcher_it_takes_nothing(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "warm", lambda: None)
     handover.hand("1", SPEC)
 
-    workers.serve(handover, Place(handover.folder), Order(), [""], {"pid": 2**22 + 1, "process_start": "gone"})
+    exited = served(handover, monkeypatch, None, launcher=GONE)
 
-    assert handover.withdraw("1")
-    assert codes(handover) == {}
+    assert (exited, codes(handover), handover.withdraw("1")) == (0, {}, True)

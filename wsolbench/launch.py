@@ -3,12 +3,10 @@
 import os
 import signal
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import submitit
 import torch
@@ -16,22 +14,19 @@ import torch
 from wsolbench import claims, files, packing, source, watch, worker, workers
 from wsolbench.attempts import Order, here, running_here
 from wsolbench.claims import Claim
-from wsolbench.errors import InputError
+from wsolbench.crew import Cluster, Crew, Handed
 from wsolbench.place import Place
 from wsolbench.stop import held_back
 from wsolbench.store import BrokenRecordError, Store
-from wsolbench.submission import jobs_folder
 from wsolbench.trial import Trial
+from wsolbench.workers import Terms
 
-Cluster = Literal["local", "debug"]
 POLL = 0.1
 """Seconds between two looks at the jobs."""
 LOOK = 10.0
 """Seconds between two looks at a cluster's queue."""
 PATIENCE = 20.0
 """Seconds that a job has to stop in order."""
-
-_FOR_EVER = 60 * 24 * 365  # minutes; submitit gives a local job two unless told
 
 
 @dataclass
@@ -73,11 +68,13 @@ def visible_cards() -> list[str]:
     return named[:count] or [str(number) for number in range(count)]
 
 
-def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, show: Show) -> Progress:
+def launch(
+    trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, show: Show, *, crew: Crew | None = None
+) -> Progress:
     """Run what has no result, at most `jobs` at a time; a failed trial never stops the others.
 
     A trial that another process is running is waited for, and run if that process dies. One that has a job in a
-    cluster's queue is left to that.
+    cluster's queue is left to that. `crew` are local workers that have been started already.
     """
     store = Store(place.results)
     for trial in trials:
@@ -86,7 +83,7 @@ def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, s
     progress = Progress(len(trials), len(trials) - len(todo), sum(trial.epochs for trial in todo))
     if not todo:
         return progress
-    running = _Jobs(store, place, cluster, jobs)
+    running = _Jobs(store, place, cluster, jobs, crew or Crew(place.results, cluster))
     waiting, epochs = list(todo), {trial: len(store.epochs(trial.id)) for trial in todo}
     try:
         while waiting or running.jobs:
@@ -102,7 +99,7 @@ def launch(trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, s
     except BaseException:
         running.cancel()
         raise
-    running.workers.close()
+    running.crew.close()
     return progress
 
 
@@ -137,22 +134,18 @@ class _Jobs:
     place: Place
     cluster: Cluster
     most: int
+    crew: Crew
     jobs: dict[Trial, _Job] = field(default_factory=dict)
     held: dict[Trial, Claim] = field(default_factory=dict)
     seen: watch.Cluster | None = None
     seen_at: float = 0.0  # of the monotonic clock
 
     def __post_init__(self) -> None:
-        # a folder of its own: submitit takes an old result of the same process number for the new one
-        folder = jobs_folder(self.store.folder) / uuid.uuid4().hex[:12]
-        folder.mkdir(mode=0o700)
-        self.executor = submitit.AutoExecutor(folder, cluster=self.cluster)
         cards = visible_cards() if self.place.device != "cpu" else []
         self.place = replace(self.place, gpus=min(len(cards), 1))
         slots = [cards[slot % len(cards)] if cards else "" for slot in range(self.most)]
         self.order = Order(code=source.digest(), commit=source.commit())
-        self.executor.update_parameters(timeout_min=_FOR_EVER, name="wsolbench")
-        self.workers = _Workers(self.executor, self.place, self.order, slots)
+        self.crew.handover.agree(Terms(self.place, self.order, slots))
 
     @property
     def room(self) -> int:
@@ -178,16 +171,17 @@ class _Jobs:
         last = claims.newest(self.store, trial.id)
         if last is not None and self._taken(trial, last):
             return False
-        self.workers.check()
+        self.crew.check()
         claim = claims.take(self.store, trial.id, last, {"cluster": self.cluster})
         if claim is None:
             return False
         self.held[trial] = claim
-        with _errors_to(self.executor.folder / "stderr.txt"), held_back(signal.SIGINT):
+        with held_back(signal.SIGINT):
             if self.cluster == "local":
-                self.jobs[trial] = self.workers.start(trial)
+                self.jobs[trial] = self.crew.hand(trial)
             else:
-                self.jobs[trial] = _Debugged(self.executor.submit(worker.work, trial.spec(), self.place, self.order))
+                told = (trial.spec(), self.place, self.order)
+                self.jobs[trial] = _Debugged(self.crew.executor.submit(worker.work, *told))
         return True
 
     def _taken(self, trial: Trial, last: Claim) -> bool:
@@ -207,11 +201,11 @@ class _Jobs:
 
     def cancel(self) -> None:
         """Stop all jobs and wait for them; what they have trained is in their checkpoints. Kill who remains."""
-        self.workers.cancel()
+        self.crew.tell(signal.SIGTERM)
         self._await()
         for trial in self.jobs:
             self._kill(trial)
-        self.workers.kill()
+        self.crew.tell(signal.SIGKILL)
         self._await()
 
     def _kill(self, trial: Trial) -> None:
@@ -224,14 +218,14 @@ class _Jobs:
 
     def _await(self) -> None:
         deadline = time.monotonic() + PATIENCE
-        while (self.jobs or not self.workers.over) and time.monotonic() < deadline:
+        while (self.jobs or not self.crew.over) and time.monotonic() < deadline:
             self.ended()
             time.sleep(POLL)
 
     def _how(self, trial: Trial, ended: _Job) -> str | None:
         if done(self.store, trial, self.place):
             return "done"
-        if self.store.state(trial.id) == "running" or (isinstance(ended, _Handed) and ended.withdrawn):
+        if self.store.state(trial.id) == "running" or (isinstance(ended, Handed) and ended.withdrawn):
             return None
         try:
             self.store.record(trial.id)
@@ -240,83 +234,6 @@ class _Jobs:
         attempts = self.store.attempts(trial.id)
         said = attempts[-1].exit() if attempts else {}
         return said.get("message") or said.get("kind") or "its process was killed"
-
-
-@dataclass
-class _Workers:
-    """The process that runs local trials, started when there is one to run, and again if it has died."""
-
-    executor: submitit.Executor
-    place: Place
-    order: Order
-    cards: list[str]  # of each slot
-    job: submitit.Job[Any] | None = None
-    count: int = 0
-
-    @property
-    def over(self) -> bool:
-        """Whether there is no such process."""
-        return self.job is None or self.job.done()
-
-    def start(self, trial: Trial) -> "_Handed":
-        """Hand a trial over."""
-        handover = workers.Handover(Path(self.executor.folder) / "handover")
-        if self.over:
-            handover.open()
-            told = (handover, self.place, self.order, self.cards, here())
-            self.job = self.executor.submit(workers.serve, *told)
-        self.count += 1
-        assert self.job is not None  # noqa: S101  just started
-        handed = _Handed(handover, f"{self.count:06d}-{trial.id}", self.job)
-        handover.hand(handed.name, trial.spec())
-        return handed
-
-    def check(self) -> None:
-        """Raise an `InputError` if the last process was not killed but could not work: the next could not either."""
-        if self.job is None or not self.job.paths.result_pickle.exists():
-            return
-        outcome, said = submitit.core.utils.pickle_load(self.job.paths.result_pickle)
-        if outcome == "error":
-            why = str(said).strip().splitlines()[-1]
-            raise InputError(f"local workers cannot work here: {why}; what they said: {self.job.paths.stderr}")
-
-    def close(self) -> None:
-        """Let the process end: there is nothing more to run."""
-        if self.job is not None:
-            workers.Handover(Path(self.executor.folder) / "handover").close()
-            while not self.job.done():
-                time.sleep(POLL)
-
-    def cancel(self) -> None:
-        """Have all trials stop between two steps."""
-        if self.job is not None and not self.job.done():
-            with suppress(ProcessLookupError):
-                os.kill(int(self.job.job_id), signal.SIGTERM)  # is passed on; `cancel` would kill within a second
-
-    def kill(self) -> None:
-        """End the process, if it is still there."""
-        if self.job is not None and not self.job.done():
-            with suppress(ProcessLookupError):
-                os.kill(int(self.job.job_id), signal.SIGKILL)
-
-
-@dataclass
-class _Handed:
-    """A trial that workers have, or will have."""
-
-    handover: workers.Handover
-    name: str
-    job: submitit.Job[Any]
-    withdrawn: bool = False
-
-    def done(self) -> bool:
-        """Whether its process has ended; or that of all workers, who then have not begun with what can be withdrawn."""
-        if self.handover.ended(self.name):
-            return True
-        if not self.job.done():
-            return False
-        self.withdrawn = self.handover.withdraw(self.name)
-        return True
 
 
 @dataclass(frozen=True)
@@ -329,16 +246,3 @@ class _Debugged:
         """Run it, unless that has been done."""
         self.job.exception()
         return True
-
-
-@contextmanager
-def _errors_to(path: Path) -> Iterator[None]:
-    """Processes that start meanwhile write their errors to a file: submitit's say much about an interrupt."""
-    saved = os.dup(2)
-    try:
-        with path.open("ab") as file:
-            os.dup2(file.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)

@@ -3,13 +3,13 @@
 A trial starts within milliseconds and yet has a process of its own: what ends it ends nothing else.
 """
 
-import gc
 import os
+import pickle
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from wsolbench import files, worker
 from wsolbench.attempts import Order, running_here
+from wsolbench.memory import lasting
 from wsolbench.place import Place
 from wsolbench.stop import held_back, unheard
 from wsolbench.trial import from_spec
@@ -31,8 +32,24 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
+class Terms:
+    """How workers run what they are handed.
+
+    Args:
+        place: where.
+        order: what the launcher hands to each trial.
+        cards: for each slot, which has one trial at a time, the GPU that it sees, by CUDA's name; the empty string for
+            none.
+    """
+
+    place: Place
+    order: Order
+    cards: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Handover:
-    """Where launcher and workers meet: `todo/<name>` is a trial, `ended/<name>` the exit code of its child."""
+    """Where launcher and workers meet: `terms`, `todo/<name>` a trial, `ended/<name>` the exit code of its child."""
 
     folder: Path
 
@@ -49,6 +66,18 @@ class Handover:
     def closed(self) -> bool:
         """Whether no more trials come."""
         return (self.folder / "closed").exists()
+
+    def agree(self, terms: Terms) -> None:
+        """Say how trials are run; nothing is run before."""
+        files.write(self.folder / "terms", pickle.dumps(terms))
+
+    def terms(self) -> Terms | None:
+        """What was agreed; None if that is still to come."""
+        try:
+            found: Terms = pickle.loads((self.folder / "terms").read_bytes())  # noqa: S301  the folder is its owner's
+        except FileNotFoundError:
+            return None
+        return found
 
     def hand(self, name: str, spec: Mapping[str, Any]) -> None:
         """Hand a trial over."""
@@ -79,21 +108,23 @@ class Handover:
         return (self.folder / "ended" / name).exists()
 
 
-def serve(handover: Handover, place: Place, order: Order, cards: Sequence[str], launcher: Mapping[str, Any]) -> None:
+def serve(handover: Handover, launcher: Mapping[str, Any]) -> None:
     """Run what is handed over, a trial in each slot, as long as the launcher is there.
 
+    Until it has terms a stop ends it at once: nothing has been taken.
+
     Args:
-        handover: where trials come from.
-        place: where they run.
-        order: what the launcher hands to each.
-        cards: for each slot the GPU that its trials see, by CUDA's name; the empty string for none.
-        launcher: the process that hands trials over, as `attempts.here` describes it.
+        handover: where terms and trials come from.
+        launcher: the process that hands them over, as `attempts.here` describes it.
     """
-    slots = _Slots(handover, place, order, cards, dict.fromkeys(range(len(cards))))
-    for number in _STOPPING:
-        if not unheard(number):
-            signal.signal(number, slots.stop)
+    _hear(signal.SIG_DFL)
     warm()
+    while (terms := handover.terms()) is None:
+        if handover.closed or not running_here(launcher):
+            return
+        time.sleep(POLL)
+    slots = _Slots(handover, terms, dict.fromkeys(range(len(terms.cards))))
+    _hear(slots.stop)
     while True:
         slots.stopping |= not running_here(launcher)
         slots.reap()
@@ -103,25 +134,20 @@ def serve(handover: Handover, place: Place, order: Order, cards: Sequence[str], 
         time.sleep(POLL)
 
 
-@contextmanager
-def _lasting() -> Iterator[None]:
-    """What is made meanwhile stays: nobody looks for garbage in it, which is a third of the time that imports take."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+def _hear(how: Any) -> None:
+    for number in _STOPPING:
+        if not unheard(number):
+            signal.signal(number, how)
 
 
-@_lasting()
+@lasting()
 def warm() -> None:
     """Import, read, and load the compiled kernels, as children need not then.
 
     Torch starts no threads here, now or later: a child could not use them.
     """
     import numpy as np  # noqa: PLC0415  these take two seconds
-    import torch  # noqa: PLC0415
+    import torch._dynamo  # noqa: PLC0415  as optimizers do
 
     from wsolbench import boxes, protocols, scoremaps  # noqa: PLC0415
     from wsolbench import job as job  # noqa: PLC0414, PLC0415  for the children
@@ -140,7 +166,7 @@ def warm() -> None:
     windows(np.zeros((1, 8, 8, 3), np.uint8), rows, corners, mirrored, table_of(IMAGENET), 8)
 
 
-@_lasting()
+@lasting()
 def prepare(spec: Mapping[str, Any], place: Place, known: dict[bytes, Any]) -> None:
     """Find out what a trial shares with others: its backbone, whose imports take most of a second, images and cost.
 
@@ -159,9 +185,7 @@ class _Slots:
     """The children, each in its slot."""
 
     handover: Handover
-    place: Place
-    order: Order
-    cards: Sequence[str]
+    terms: Terms
     children: dict[int, tuple[int, str] | None]  # slot -> process and name of the trial
     stopping: bool = False
     known: dict[bytes, Any] = field(default_factory=dict)  # of `job.Shared`
@@ -193,7 +217,7 @@ class _Slots:
             if found is None:
                 return
             name, spec = found
-            prepare(spec, self.place, self.known)
+            prepare(spec, self.terms.place, self.known)
             self._fork(slot, name, spec)
 
     def _fork(self, slot: int, name: str, spec: Mapping[str, Any]) -> None:
@@ -213,11 +237,11 @@ class _Slots:
         """Be the process of a trial."""
         code = worker.FAILED
         try:
-            os.environ[CARDS] = self.cards[slot]
+            os.environ[CARDS] = self.terms.cards[slot]
             log = os.open(self.handover.folder / "logs" / f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            worker.work_and_exit(spec, self.place, self.order, known=self.known)
+            worker.work_and_exit(spec, self.terms.place, self.terms.order, known=self.known)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else worker.FAILED
         finally:

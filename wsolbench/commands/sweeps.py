@@ -15,11 +15,13 @@ from wsolbench.commands.reports import print_report
 from wsolbench.console import FAILED, INCOMPLETE, Pairs, Results, app, say
 from wsolbench.errors import InputError
 from wsolbench.filling import Asked
+from wsolbench.memory import lasting
 from wsolbench.place import Place
 from wsolbench.slurm import NoAnswerError
 from wsolbench.store import Store
 
 if TYPE_CHECKING:
+    from wsolbench.crew import Crew
     from wsolbench.launch import Progress
     from wsolbench.sweep import Sweep
 
@@ -64,19 +66,21 @@ def sweep(
     """
     asked = _asked(locals(), words.values(sbatch or ()))
     settings, place = words.asked(pairs, results)
-    from wsolbench import sweep as sweeps  # noqa: PLC0415  imports torch
+    limits, path, only = (_retried(retry), max_parallel), shipped.find("sweeps", file), words.seeds(seeds)
+    with _crew(place, asked=where == "local" and not dry_run) as crew:
+        with lasting():
+            from wsolbench import sweep as sweeps  # noqa: PLC0415  imports torch
 
-    plan = sweeps.read(shipped.find("sweeps", file), settings, place.weights, words.seeds(seeds))
-    limits = _retried(retry), max_parallel
-    if where == "slurm":
-        _on_cluster(plan, place, Wish(asked, *limits, wait, yes, snapshot), dry_run)
-    flags = [*asked, *(["wait"] * wait), *(["snapshot"] * snapshot)]
-    if flags:
-        names = ", ".join(f"--{_FLAGS.get(name, name).replace('_', '-')}" for name in flags)
-        raise InputError(f"{names}: of a SLURM cluster; the {where} cluster has none: leave it out")
-    say(_counts(plan, Store(results)))
-    if not dry_run:
-        _here(plan, place, where, limits)
+            plan = sweeps.read(path, settings, place.weights, only)
+        if where == "slurm":
+            _on_cluster(plan, place, Wish(asked, *limits, wait, yes, snapshot), dry_run)
+        flags = [*asked, *(["wait"] * wait), *(["snapshot"] * snapshot)]
+        if flags:
+            names = ", ".join(f"--{_FLAGS.get(name, name).replace('_', '-')}" for name in flags)
+            raise InputError(f"{names}: of a SLURM cluster; the {where} cluster has none: leave it out")
+        say(_counts(plan, Store(results)))
+        if not dry_run:
+            _here(plan, place, where, limits, crew)
     for trial in plan.trials:
         print(trial.id, Store(results).state(trial.id), json.dumps(trial.row()))
 
@@ -127,8 +131,24 @@ def _on_cluster(plan: "Sweep", place: Place, wish: "Wish", dry_run: bool) -> NoR
 # Here
 
 
+@contextmanager
+def _crew(place: Place, *, asked: bool) -> Iterator["Crew | None"]:
+    """Workers that start while this process plans, if they are asked for."""
+    if not asked:
+        yield None
+        return
+    from wsolbench import crew  # noqa: PLC0415  imports submitit
+
+    with crew.ahead(place.results) as started:
+        yield started
+
+
 def _here(
-    plan: "Sweep", place: Place, where: Literal["local", "debug"], limits: tuple[list[str] | None, int | None]
+    plan: "Sweep",
+    place: Place,
+    where: Literal["local", "debug"],
+    limits: tuple[list[str] | None, int | None],
+    crew: "Crew | None",
 ) -> NoReturn:
     """Run what is missing; ends the command."""
     from wsolbench import launch  # noqa: PLC0415  imports torch
@@ -138,7 +158,7 @@ def _here(
     trials = [trial for trial in plan.trials if Store(place.results).state(trial.id) not in skipped]
     _check_data(plan, place)
     with _progress() as show:
-        progress = launch.launch(trials, place, where, most or launch.at_once(plan.trials, place), show)
+        progress = launch.launch(trials, place, where, most or launch.at_once(plan.trials, place), show, crew=crew)
     failed = {trial: how for trial, how in progress.ended.items() if how != "done"}
     for trial, how in failed.items():
         say(f"failed: {trial.id}: {how}", f"  log: {Store(place.results).path(trial.id, 'attempts')}")

@@ -1,0 +1,132 @@
+"""Workers that start while their launcher still plans."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import QUICK, method_folder, until
+from wsolbench import crew, launch, recipe
+from wsolbench.errors import InputError
+from wsolbench.place import Place
+from wsolbench.store import Store
+
+SLOW = "import time\ntime.sleep(60)\n"
+"""A method that takes a minute to import: as long a launcher plans."""
+
+Start = Callable[..., Any]
+
+
+def processes(results: Path) -> list[str]:
+    """The command lines of the processes that work for a store, but for its launchers'."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode().split("\0")
+        except OSError:  # it has ended
+            continue
+        found += [" ".join(words)] if any(word.startswith(f"{results}/.jobs") for word in words) else []
+    return found
+
+
+@pytest.fixture
+def slow_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep whose planning takes a minute."""
+    monkeypatch.setenv("WSOLBENCH_METHODS", str(method_folder(tmp_path / "methods", slow=SLOW)))
+    path = tmp_path / "slow.yaml"
+    path.write_text("base: {dataset: shapes, backbone: tiny, method: slow}\ngrid: {seed: [0]}\n", encoding="utf-8")
+    return path
+
+
+def test_trials_run_on_the_workers_that_were_started(place: Place) -> None:
+    trials = [recipe.complete({**QUICK, "seed": seed}) for seed in (0, 1)]
+
+    with crew.ahead(place.results) as started:
+        launch.launch(trials, place, "local", 2, lambda _: None, crew=started)
+
+    assert [Store(place.results).state(trial.id) for trial in trials] == ["done", "done"]
+    assert len(list(place.results.glob(".jobs/*/*_submitted.pkl"))) == 1
+    assert processes(place.results) == []
+
+
+def test_workers_that_nobody_used_leave_nothing(tmp_path: Path) -> None:
+    results = tmp_path / "deep" / "results"
+
+    with crew.ahead(results) as started:
+        at_work = started is not None and not started.over
+
+    assert at_work
+    assert (list(tmp_path.iterdir()), processes(results)) == ([], [])
+
+
+def test_workers_that_nobody_used_leave_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "kept").touch()
+
+    with crew.ahead(tmp_path):
+        pass
+
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_that_workers_cannot_start_is_told_to_who_runs_a_trial(place: Place) -> None:
+    trial = recipe.complete(QUICK)
+    (place.results / ".jobs").mkdir(parents=True)
+    (place.results / ".jobs").chmod(0o777)
+
+    with crew.ahead(place.results) as started, pytest.raises(InputError, match="others may write to"):
+        launch.launch([trial], place, "local", 1, lambda _: None, crew=started)
+
+    assert started is None
+
+
+def test_log_of_workers_that_failed_is_there_when_it_is_named(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cv2.py").write_text('raise ImportError("libGL.so.1: cannot open shared object file")')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with crew.ahead(place.results) as started:
+        assert started is not None
+        until(lambda: started.over)
+        with pytest.raises(InputError, match="cannot work here: ImportError") as told:
+            launch.launch([recipe.complete(QUICK)], place, "local", 1, lambda _: None, crew=started)
+
+    assert "libGL.so.1" in Path(str(told.value).partition("what they said: ")[2]).read_text()
+
+
+def test_sweep_that_cannot_be_planned_leaves_nothing(start: Start, tmp_path: Path) -> None:
+    file, results = tmp_path / "mine.yaml", tmp_path / "results"
+    file.write_text("base: {dataset: shapes, backbone: tiny, method: cam, epochs: -1}\ngrid: {seed: [0]}\n")
+
+    launcher = start("sweep", file, "--results", results)
+
+    assert launcher.wait(60) == 2
+    assert "mine.yaml:1: epochs" in launcher.stderr.read()
+    assert (results.exists(), processes(results)) == (False, [])
+
+
+@pytest.mark.faults
+def test_control_c_while_a_sweep_is_planned_leaves_nothing(start: Start, slow_sweep: Path) -> None:
+    results = slow_sweep.parent / "results"
+    launcher = start("sweep", slow_sweep, "--results", results)
+    until(lambda: processes(results))
+
+    os.killpg(launcher.pid, signal.SIGINT)
+
+    assert launcher.wait(20) == 130
+    assert "Traceback" not in launcher.stderr.read()
+    assert (results.exists(), processes(results)) == (False, [])
+
+
+@pytest.mark.faults
+def test_workers_end_with_a_launcher_that_is_killed_while_it_plans(start: Start, slow_sweep: Path) -> None:
+    results = slow_sweep.parent / "results"
+    launcher = start("sweep", slow_sweep, "--results", results)
+    until(lambda: processes(results))
+
+    os.kill(launcher.pid, signal.SIGKILL)
+
+    until(lambda: not processes(results))
