@@ -213,6 +213,28 @@ def test_a_stop_at_the_start_of_a_child_reaches_it(handover: Handover, monkeypat
     assert codes(handover) == {"1": signal.SIGTERM}
 
 
+def test_a_child_that_hears_signals_writes_out_nothing_that_is_known(
+    handover: Handover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Images:
+        shown = 0
+
+        def __repr__(self) -> str:
+            Images.shown += 1
+            return "a million of them"
+
+    def run(_spec: Any, *_: object, **__: object) -> None:
+        with by_signals(Stop()):
+            raise SystemExit(Images.shown)
+
+    monkeypatch.setattr(workers, "prepare", lambda _spec, _place, known: known.update(images=Images()))
+    handover.hand("1", SPEC)
+
+    served(handover, monkeypatch, run)
+
+    assert codes(handover) == {"1": 0}
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_at_most_so_many_children_at_a_time(handover: Handover, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     folder = handover.folder

@@ -180,7 +180,7 @@ def prepare(spec: Mapping[str, Any], place: Place, known: dict[bytes, Any]) -> N
         shared.cost(trial, len(shared.splits(trial, place).test.classes))
 
 
-@dataclass
+@dataclass(repr=False)  # `signal` writes out what hears a signal, with all that it knows
 class _Slots:
     """The children, each in its slot."""
 
