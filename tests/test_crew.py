@@ -1,7 +1,9 @@
 """Workers that start while their launcher still plans."""
 
+import errno
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import QUICK, method_folder, until
-from wsolbench import crew, launch, recipe
+from wsolbench import claims, crew, launch, recipe
 from wsolbench.errors import InputError
 from wsolbench.place import Place
 from wsolbench.store import Store
+from wsolbench.workers import Handover
 
 SLOW = "import time\ntime.sleep(60)\n"
 """A method that takes a minute to import: as long a launcher plans."""
@@ -56,10 +59,49 @@ def test_workers_that_nobody_used_leave_nothing(tmp_path: Path) -> None:
     results = tmp_path / "deep" / "results"
 
     with crew.ahead(results) as started:
-        at_work = started is not None and not started.over
+        at_work = not started.over
 
     assert at_work
     assert (list(tmp_path.iterdir()), processes(results)) == ([], [])
+
+
+@pytest.mark.parametrize("results", ["~/results", "x" * 300, "here", "file/results"])
+def test_workers_leave_nothing_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    with crew.ahead(Path(results)):
+        pass
+
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "home"]
+
+
+def test_workers_that_have_no_place_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Handover, "open", full)
+
+    with crew.ahead(tmp_path / "results") as started:
+        pass
+
+    assert (started.job, list(tmp_path.iterdir())) == (None, [])
+
+
+def test_workers_that_do_not_end_are_not_waited_for(tmp_path: Path) -> None:
+    with crew.ahead(tmp_path / "results") as started:
+        until(lambda: len(processes(tmp_path / "results")) == 2)
+        (task,) = Path(f"/proc/{started.job.job_id}/task/{started.job.job_id}/children").read_text().split()
+        os.kill(int(task), signal.SIGSTOP)
+        begun = time.monotonic()
+    waited = time.monotonic() - begun
+    os.kill(int(task), signal.SIGCONT)
+
+    assert waited < 20
+    until(lambda: not processes(tmp_path / "results"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_workers_that_nobody_used_leave_what_was_there(tmp_path: Path) -> None:
@@ -79,7 +121,8 @@ def test_that_workers_cannot_start_is_told_to_who_runs_a_trial(place: Place) -> 
     with crew.ahead(place.results) as started, pytest.raises(InputError, match="others may write to"):
         launch.launch([trial], place, "local", 1, lambda _: None, crew=started)
 
-    assert started is None
+    assert started.job is None
+    assert claims.newest(Store(place.results), trial.id) is None
 
 
 def test_log_of_workers_that_failed_is_there_when_it_is_named(
@@ -89,7 +132,6 @@ def test_log_of_workers_that_failed_is_there_when_it_is_named(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     with crew.ahead(place.results) as started:
-        assert started is not None
         until(lambda: started.over)
         with pytest.raises(InputError, match="cannot work here: ImportError") as told:
             launch.launch([recipe.complete(QUICK)], place, "local", 1, lambda _: None, crew=started)
@@ -109,12 +151,15 @@ def test_sweep_that_cannot_be_planned_leaves_nothing(start: Start, tmp_path: Pat
 
 
 @pytest.mark.faults
-def test_control_c_while_a_sweep_is_planned_leaves_nothing(start: Start, slow_sweep: Path) -> None:
+@pytest.mark.parametrize("times", [1, 3])
+def test_control_c_while_a_sweep_is_planned_leaves_nothing(start: Start, slow_sweep: Path, times: int) -> None:
     results = slow_sweep.parent / "results"
     launcher = start("sweep", slow_sweep, "--results", results)
     until(lambda: processes(results))
 
-    os.killpg(launcher.pid, signal.SIGINT)
+    for _ in range(times):
+        os.killpg(launcher.pid, signal.SIGINT)
+        time.sleep(0.05)
 
     assert launcher.wait(20) == 130
     assert "Traceback" not in launcher.stderr.read()

@@ -269,7 +269,7 @@ def test_workers_use_the_cards_that_the_launcher_may(
 
     made = [launch._Jobs(Store(one.results), one, "local", 3, Crew(one.results)) for one in places]
 
-    anywhere, on_processor = (jobs.crew.handover.terms() for jobs in made)
+    anywhere, on_processor = (jobs.terms for jobs in made)
     assert (anywhere.cards, anywhere.place.gpus) == (cards, 1)
     assert (on_processor.cards, on_processor.place.gpus) == ([""] * 3, 0)
 

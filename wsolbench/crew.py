@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +18,14 @@ from wsolbench import workers
 from wsolbench.attempts import here
 from wsolbench.errors import InputError
 from wsolbench.stop import held_back
-from wsolbench.submission import jobs_folder
+from wsolbench.submission import JOBS, jobs_folder
 from wsolbench.trial import Trial
-from wsolbench.workers import POLL, Handover
+from wsolbench.workers import POLL, Handover, Terms
 
 Cluster = Literal["local", "debug"]
 
 _FOR_EVER = 60 * 24 * 365  # minutes; submitit gives a local job two unless told
+_PATIENCE = 2.0  # seconds that a process has to end that has nothing to do
 
 
 class Crew:
@@ -32,72 +34,65 @@ class Crew:
     Args:
         results: folder of the store.
         cluster: of the executor; on `debug` no process is started.
-
-    Raises:
-        InputError: others may write to the folder of jobs.
     """
 
     def __init__(self, results: Path, cluster: Cluster = "local") -> None:
         # a folder of its own: submitit takes an old result of the same process number for the new one
-        self.folder = jobs_folder(results) / uuid.uuid4().hex[:12]
-        self.folder.mkdir(mode=0o700)
-        self.executor = submitit.AutoExecutor(self.folder, cluster=cluster)
-        self.executor.update_parameters(timeout_min=_FOR_EVER, name="wsolbench")
+        self.folder = results.absolute() / JOBS / uuid.uuid4().hex[:12]
         self.handover = Handover(self.folder / "handover")
-        self.handover.open()
+        self.cluster = cluster
         self.job: submitit.Job[Any] | None = None
         self.count = 0  # of trials that were handed over
+        self.told = False  # of the log of a process that failed
+
+    @cached_property
+    def executor(self) -> submitit.Executor:
+        """submitit's, with its folder; errors as of `begin`."""
+        jobs_folder(self.folder.parents[1])
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        made = submitit.AutoExecutor(self.folder, cluster=self.cluster)
+        made.update_parameters(timeout_min=_FOR_EVER, name="wsolbench")
+        return made
 
     @property
     def over(self) -> bool:
         """Whether there is no such process."""
         return self.job is None or self.job.done()
 
-    @property
-    def unused(self) -> bool:
-        """Whether nothing was handed over, and no process has failed, whose log says why."""
-        return not self.count and not self._failure()
+    def begin(self) -> None:
+        """Have the process, unless there is one: it imports what trials need and waits for its terms.
 
-    def begin(self) -> submitit.Job[Any]:
-        """Have the process, which imports what trials need and waits for its terms."""
-        if self.job is None or self.job.done():
-            with self._quiet():
-                self.job = self.executor.submit(workers.serve, self.handover, here())
-        return self.job
+        Raises:
+            InputError: others may write to the folder of jobs; or the last process was not killed but could not work,
+                as the next could not either.
+            OSError: the folder cannot be made.
+        """
+        executor = self.executor
+        if self.cluster == "debug" or not self.over:
+            return
+        self._check()
+        with held_back(signal.SIGINT), _errors_to(self.folder / "stderr.txt"):
+            self.handover.open()
+            self.job = executor.submit(workers.serve, self.handover, here())
 
-    def hand(self, trial: Trial) -> "Handed":
-        """Hand a trial over."""
+    def _check(self) -> None:
+        if self.job is None or not self.job.paths.result_pickle.exists():
+            return
+        outcome, said = submitit.core.utils.pickle_load(self.job.paths.result_pickle)
+        if outcome == "error":
+            self.told = True
+            why = str(said).strip().splitlines()[-1]
+            raise InputError(f"local workers cannot work here: {why}; what they said: {self.job.paths.stderr}")
+
+    def hand(self, trial: Trial, terms: Terms) -> "Handed":
+        """Hand a trial over to the process that has begun; the first with the terms of all."""
+        if not self.count:
+            self.handover.agree(terms)
         self.count += 1
-        handed = Handed(self.handover, f"{self.count:06d}-{trial.id}", self.begin())
+        assert self.job is not None  # noqa: S101  begun
+        handed = Handed(self.handover, f"{self.count:06d}-{trial.id}", self.job)
         self.handover.hand(handed.name, trial.spec())
         return handed
-
-    @contextmanager
-    def _quiet(self) -> Iterator[None]:
-        """What starts meanwhile hears no Control-C, of which submitit says much, and complains to a file."""
-        saved = os.dup(2)
-        try:
-            with (self.folder / "stderr.txt").open("ab") as file:
-                os.dup2(file.fileno(), 2)
-            with held_back(signal.SIGINT):
-                yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-    def check(self) -> None:
-        """Raise an `InputError` if the last process was not killed but could not work: the next could not either."""
-        if why := self._failure():
-            raise InputError(f"local workers cannot work here: {why}")
-
-    def _failure(self) -> str:
-        """What the last process failed of, and where that is written; empty if it did not fail."""
-        if self.job is None or not self.job.paths.result_pickle.exists():
-            return ""
-        outcome, said = submitit.core.utils.pickle_load(self.job.paths.result_pickle)
-        if outcome != "error":
-            return ""
-        return f"{str(said).strip().splitlines()[-1]}; what they said: {self.job.paths.stderr}"
 
     def close(self) -> None:
         """Let the process end: there is nothing more to run."""
@@ -112,28 +107,48 @@ class Crew:
             with suppress(ProcessLookupError):
                 os.kill(int(self.job.job_id), number)  # submitit's `cancel` would kill within a second
 
+    def vanish(self) -> None:
+        """End the process, which has taken nothing, and remove its folder; what does not end soon ends by itself."""
+        deadline = time.monotonic() + _PATIENCE
+        while not self.over:
+            # again and again: submitit passes on no signal before it has started the process
+            self.tell(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
+            time.sleep(POLL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
 
 @contextmanager
-def ahead(results: Path) -> Iterator[Crew | None]:
+def ahead(results: Path) -> Iterator[Crew]:
     """Meanwhile workers import what trials need, though nobody knows yet whether there is one.
 
-    They leave no trace if there is none. It is None where they cannot start, which whoever runs a trial is told.
+    They leave no trace if there is none. That they cannot start is told to whoever hands them a trial.
     """
-    absent = [folder for folder in (results / ".jobs", results, *results.parents) if not folder.exists()]
-    crew = None
+    folders = (results / JOBS, results, *results.parents)
+    absent = [folder for folder in folders if not os.path.exists(folder)]  # noqa: PTH110  pathlib raises at what is hidden
+    crew = Crew(results)
     try:
         with suppress(OSError, InputError):
-            crew = Crew(results)
             crew.begin()
         yield crew
     finally:
-        if crew is not None and crew.unused:
-            crew.tell(signal.SIGTERM)
-            crew.close()
-            shutil.rmtree(crew.folder, ignore_errors=True)
-            with suppress(OSError):
+        if not crew.count and not crew.told:
+            with held_back(signal.SIGINT), suppress(OSError):
+                crew.vanish()
                 for folder in absent:
                     folder.rmdir()
+
+
+@contextmanager
+def _errors_to(path: Path) -> Iterator[None]:
+    """Processes that start meanwhile write their errors to a file: submitit's say much about an interrupt."""
+    saved = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 @dataclass

@@ -144,8 +144,7 @@ class _Jobs:
         cards = visible_cards() if self.place.device != "cpu" else []
         self.place = replace(self.place, gpus=min(len(cards), 1))
         slots = [cards[slot % len(cards)] if cards else "" for slot in range(self.most)]
-        self.order = Order(code=source.digest(), commit=source.commit())
-        self.crew.handover.agree(Terms(self.place, self.order, slots))
+        self.terms = Terms(self.place, Order(code=source.digest(), commit=source.commit()), slots)
 
     @property
     def room(self) -> int:
@@ -171,16 +170,16 @@ class _Jobs:
         last = claims.newest(self.store, trial.id)
         if last is not None and self._taken(trial, last):
             return False
-        self.crew.check()
+        self.crew.begin()
         claim = claims.take(self.store, trial.id, last, {"cluster": self.cluster})
         if claim is None:
             return False
         self.held[trial] = claim
         with held_back(signal.SIGINT):
             if self.cluster == "local":
-                self.jobs[trial] = self.crew.hand(trial)
+                self.jobs[trial] = self.crew.hand(trial, self.terms)
             else:
-                told = (trial.spec(), self.place, self.order)
+                told = (trial.spec(), self.place, self.terms.order)
                 self.jobs[trial] = _Debugged(self.crew.executor.submit(worker.work, *told))
         return True
 

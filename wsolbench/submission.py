@@ -19,6 +19,9 @@ from wsolbench.resources import Resources
 from wsolbench.slurm import RefusedError
 from wsolbench.store import Store
 
+JOBS = ".jobs"
+"""Where in a folder of results jobs' scripts and logs are."""
+
 ENTRY = "wsolbench.entry"
 """The module that a job runs, with the folder of its batch."""
 
@@ -84,7 +87,7 @@ def jobs_folder(results: Path) -> Path:
     Raises:
         InputError: it is somebody else's, or others may write to it.
     """
-    folder = results / ".jobs"
+    folder = results / JOBS
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     said = folder.lstat()
     if not stat.S_ISDIR(said.st_mode) or said.st_uid != os.getuid():

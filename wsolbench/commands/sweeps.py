@@ -1,9 +1,10 @@
 """`sweep`: the trials of a file, here or on a cluster."""
 
 import json
+import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -18,6 +19,7 @@ from wsolbench.filling import Asked
 from wsolbench.memory import lasting
 from wsolbench.place import Place
 from wsolbench.slurm import NoAnswerError
+from wsolbench.stop import held_back
 from wsolbench.store import Store
 
 if TYPE_CHECKING:
@@ -67,11 +69,8 @@ def sweep(
     asked = _asked(locals(), words.values(sbatch or ()))
     settings, place = words.asked(pairs, results)
     limits, path, only = (_retried(retry), max_parallel), shipped.find("sweeps", file), words.seeds(seeds)
-    with _crew(place, asked=where == "local" and not dry_run) as crew:
-        with lasting():
-            from wsolbench import sweep as sweeps  # noqa: PLC0415  imports torch
-
-            plan = sweeps.read(path, settings, place.weights, only)
+    with _workers(place, here=where == "local" and not dry_run) as crew:
+        plan = _read(path, settings, place.weights, only)
         if where == "slurm":
             _on_cluster(plan, place, Wish(asked, *limits, wait, yes, snapshot), dry_run)
         flags = [*asked, *(["wait"] * wait), *(["snapshot"] * snapshot)]
@@ -83,6 +82,15 @@ def sweep(
             _here(plan, place, where, limits, crew)
     for trial in plan.trials:
         print(trial.id, Store(results).state(trial.id), json.dumps(trial.row()))
+
+
+@lasting()
+def _read(path: Path, settings: Mapping[str, Any], weights: Path | None, seeds: Sequence[int] | None) -> "Sweep":
+    """As `sweep.read`, which takes a second to import; a Control-C would leave libraries half imported."""
+    with held_back(signal.SIGINT):
+        from wsolbench import sweep as sweeps  # noqa: PLC0415  imports torch
+
+    return sweeps.read(path, settings, weights, seeds)
 
 
 def _asked(given: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,16 +139,13 @@ def _on_cluster(plan: "Sweep", place: Place, wish: "Wish", dry_run: bool) -> NoR
 # Here
 
 
-@contextmanager
-def _crew(place: Place, *, asked: bool) -> Iterator["Crew | None"]:
-    """Workers that start while this process plans, if they are asked for."""
-    if not asked:
-        yield None
-        return
+def _workers(place: Place, *, here: bool) -> AbstractContextManager["Crew | None"]:
+    """Those that run trials here, if any are run: they start while this process plans."""
+    if not here:
+        return nullcontext()
     from wsolbench import crew  # noqa: PLC0415  imports submitit
 
-    with crew.ahead(place.results) as started:
-        yield started
+    return crew.ahead(place.results)
 
 
 def _here(
