@@ -18,7 +18,8 @@ from wsolbench import workers
 from wsolbench.attempts import here
 from wsolbench.errors import InputError
 from wsolbench.stop import held_back
-from wsolbench.submission import JOBS, jobs_folder
+from wsolbench.store import JOBS
+from wsolbench.submission import jobs_folder
 from wsolbench.trial import Trial
 from wsolbench.workers import POLL, Handover, Terms
 
@@ -98,7 +99,7 @@ class Crew:
         """Let the process end: there is nothing more to run."""
         if self.job is not None:
             self.handover.close()
-            while not self.job.done():
+            while not self.over:
                 time.sleep(POLL)
 
     def tell(self, number: signal.Signals) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsolbench import slurm
+from wsolbench.store import JOBS
 
 Verdict = Literal["ok", "note", "wrong"]
 """A note is worth knowing; what is wrong stops trials or endangers their results."""
@@ -69,7 +70,7 @@ def findings(results: Path) -> Iterator[Finding]:
     yield can_write
     if can_write.verdict == "ok":
         yield from (links(folder), clock(folder))
-    yield private(results / ".jobs")
+    yield private(results / JOBS)
     yield from cluster()
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from wsolbench import files, index
-from wsolbench.store import BrokenRecordError, Store, read_arrays, told
+from wsolbench.store import JOBS, BrokenRecordError, Store, read_arrays, told
 from wsolbench.trial import id_of
 
 Kind = Literal["broken", "unreadable", "note"]
 
-_AT_ROOT = {index.NAME, ".jobs", "published", ".gitignore", ".gitkeep"}
+_AT_ROOT = {index.NAME, JOBS, "published", ".gitignore", ".gitkeep"}
 _OF_TRIAL = re.compile(
     r"(trial|record)\.json|(predictions|scoremaps)\.npz|attempts|checkpoint|scores|submitted|aside|events|tensorboard"
 )

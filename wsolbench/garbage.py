@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsolbench import checkpoint, files
-from wsolbench.store import Store
+from wsolbench.store import JOBS, Store
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def items(store: Store, grace: float, *, aside: bool = False) -> list[Item]:
         if name not in live:
             found += _of_trial(store, name, aside=aside)
     if not live:  # a job that still waits needs what was submitted
-        found += ((path, "of jobs that are over") for path in store.folder.glob(".jobs/*"))
+        found += ((path, "of jobs that are over") for path in store.folder.glob(f"{JOBS}/*"))
     return [Item(path, _size(path), why) for path, why in found if _newest(path) < latest]
 
 

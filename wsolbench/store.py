@@ -26,6 +26,8 @@ COUNTED: tuple[str, ...] = get_args(Counted)
 SCHEMA = 1
 LARGEST = 64_000_000
 """Bytes of a record; what stands there and is larger is no record, and is not read whole."""
+JOBS = ".jobs"
+"""Where in a folder of results the scripts and logs of jobs are."""
 _DIGEST = "digest"
 _SEAL = b',\n "digest": "'
 

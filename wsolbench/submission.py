@@ -17,10 +17,7 @@ from wsolbench.errors import InputError
 from wsolbench.place import Place
 from wsolbench.resources import Resources
 from wsolbench.slurm import RefusedError
-from wsolbench.store import Store
-
-JOBS = ".jobs"
-"""Where in a folder of results jobs' scripts and logs are."""
+from wsolbench.store import JOBS, Store
 
 ENTRY = "wsolbench.entry"
 """The module that a job runs, with the folder of its batch."""
@@ -222,4 +219,4 @@ def _withdraw(held: Sequence[tuple[Wanted, Claim]]) -> None:
 
 def log(batch: str, job: str) -> str:
     """Where a job's output goes, without `.out` and `.err`, from the results folder."""
-    return f".jobs/{batch}/{job}_0_log"
+    return f"{JOBS}/{batch}/{job}_0_log"
