@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import QUICK
 from tests.fake_slurm import FakeSlurm
-from wsolbench import claims, cluster, entry, job, recipe, recommended, source, submission, watch
+from wsolbench import claims, cluster, entry, job, mirror, recipe, recommended, source, submission, watch
 from wsolbench.cluster import Plan
 from wsolbench.errors import InputError
 from wsolbench.place import Place
@@ -207,14 +207,31 @@ def test_a_job_leaves_a_trial_that_was_submitted_again(
     assert planned(place).store.attempts(TRIALS[0].id) == []
 
 
-def test_place_is_told_by_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_read_as_it_was_written_by_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    batch = Batch(Place(Path("results"), data=Path("data"), workers=2, protocol="adl2019"), ("a", "b"))
+    paths: dict[str, Any] = {field.name: Path(field.name) for field in fields(Place) if "Path" in str(field.type)}
+    others: dict[str, Any] = {"device": "cpu", "workers": 2, "gpus": 1, "protocol": "adl2019"}
+    batch = Batch(Place(**paths, **others), ("a", "b"), "digest", "commit")
 
     batch.write(tmp_path)
 
-    told = Place(tmp_path / "results", data=tmp_path / "data", workers=2, protocol="adl2019")
-    assert Batch.read(tmp_path) == Batch(told, ("a", "b"))
+    told = Place(**{name: path.absolute() for name, path in paths.items()}, **others)
+    assert {field.name for field in fields(Place)} == {*paths, *others}, "a field that the test does not set"
+    assert Batch.read(tmp_path) == replace(batch, place=told)
+
+
+def test_a_job_tells_tensorboard_how_its_trial_goes(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted(replace(place, tensorboard=tmp_path / "runs"), TRIALS[:1])
+    monkeypatch.setenv("SLURM_JOB_ID", "100")
+
+    with pytest.raises(SystemExit) as ended:
+        entry.main(next((place.results / ".jobs").iterdir()), Stop())
+
+    assert ended.value.code == 0
+    assert planned(place, TRIALS[:1]).store.record(TRIALS[0].id) is not None
+    assert list((tmp_path / "runs" / mirror.run_name(TRIALS[0])).iterdir())
 
 
 def test_script_asks_for_what_is_wanted(tmp_path: Path) -> None:

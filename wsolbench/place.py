@@ -1,8 +1,9 @@
 """Where a trial runs; a module of its own, as the command line needs it before torch."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Place:
     gpus: int = 0
     protocol: str | None = None
     tensorboard: Path | None = None
+
+    def absolute(self) -> "Place":
+        """The same place, told by whole paths."""
+        whole: dict[str, Any] = {key: path.absolute() for key, path in vars(self).items() if isinstance(path, Path)}
+        return replace(self, **whole)
 
 
 def cache_folder() -> Path:

@@ -1,6 +1,5 @@
 """Submits trials to SLURM: claims first, then arrays of jobs that need nothing but what is on the disk by then."""
 
-import json
 import os
 import shlex
 import stat
@@ -10,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from wsolbench import claims, files, slurm, source
 from wsolbench.claims import Claim
@@ -22,6 +23,7 @@ from wsolbench.store import JOBS, Store
 ENTRY = "wsolbench.entry"
 """The module that a job runs, with the folder of its batch."""
 
+_BATCH = "batch.json"
 _ARRAY = 1001  # SLURM's default of MaxArraySize
 
 
@@ -63,19 +65,14 @@ class Batch:
     commit: str | None = None
 
     def write(self, folder: Path) -> None:
-        """Put it where its jobs find it."""
-        place = {
-            key: str(value.absolute()) if isinstance(value, Path) else value for key, value in vars(self.place).items()
-        }
-        files.write(folder / "batch.json", files.text({**vars(self), "place": place}))
+        """Put it where its jobs find it, by whole paths: they start elsewhere."""
+        told = replace(self, place=self.place.absolute())
+        files.write(folder / _BATCH, TypeAdapter(Batch).dump_json(told, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "Batch":
         """What `write` put there."""
-        said = json.loads((folder / "batch.json").read_bytes())
-        paths = {key: Path(said["place"][key]) for key in ("results", "data", "weights") if said["place"][key]}
-        place = Place(**{**said.pop("place"), **paths})
-        return cls(place, tuple(said.pop("trials")), **said)
+        return TypeAdapter(cls).validate_json((folder / _BATCH).read_bytes())
 
 
 def jobs_folder(results: Path) -> Path:
