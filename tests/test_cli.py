@@ -83,6 +83,16 @@ def test_unknown_command_is_a_mistake_of_usage(wsolbench: Command, word: str) ->
     assert "Traceback" not in ended.err
 
 
+def test_help_does_without_a_folder_of_methods_that_is_not_there(start: Callable[..., Any]) -> None:
+    asked = {"WSOLBENCH_METHODS": "/nowhere"}
+    helped, ran = start("--help", **asked), start("run", *words(method="mine"), **asked)
+
+    for process, code in ((helped, 0), (ran, 2)):
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, "Traceback" in said) == (code, False), said
+    assert said == "error: WSOLBENCH_METHODS names '/nowhere', which is no folder\n"
+
+
 # list
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import Command
-from wsolbench import doctor
+from wsolbench import doctor, methods
 from wsolbench.doctor import Finding
 
 CONFIG = {
@@ -325,3 +325,13 @@ def test_json_has_every_finding(wsolbench: Command, tmp_path: Path) -> None:
     assert {"python", "torch", "results disk", "clock", "slurm"} <= {finding["check"] for finding in found}
     assert all(set(finding) == {"check", "verdict", "found", "fix"} for finding in found)
     assert all(finding["fix"] for finding in found if finding["verdict"] == "wrong")
+
+
+def test_a_folder_of_methods_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = doctor.method_folders()
+    monkeypatch.setattr(methods, "__path__", ["/nowhere", *methods.__path__])
+
+    after = doctor.method_folders()
+
+    assert (before.verdict, after.verdict) == ("ok", "wrong")
+    assert after.found == "WSOLBENCH_METHODS names '/nowhere', which is no folder"

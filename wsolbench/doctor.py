@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wsolbench import slurm
+from wsolbench import methods, plugins, slurm
+from wsolbench.errors import InputError
 from wsolbench.store import JOBS
 
 Verdict = Literal["ok", "note", "wrong"]
@@ -63,7 +64,7 @@ def findings(results: Path) -> Iterator[Finding]:
         results: the folder of the results; it need not exist yet.
     """
     folder = _existing(results)
-    yield from (python(), torch(), submitit())
+    yield from (python(), torch(), submitit(), method_folders())
     yield from (disk("results disk", folder), disk("home disk", _existing(Path.home())), shared_memory())
     yield filesystem(folder, _mounts(), cluster=slurm.there())
     can_write = writable(folder)
@@ -106,6 +107,15 @@ def submitit() -> Finding:
     if tuple(map(int, re.findall(r"\d+", found)[:3])) < _SUBMITIT:
         return Finding("submitit", "wrong", f"{found}, older than {least}", f"pip install 'submitit>={least}'")
     return Finding("submitit", "ok", found)
+
+
+def method_folders() -> Finding:
+    """Whether the folders are there that methods are looked for in."""
+    try:
+        found = plugins.names(methods)
+    except InputError as error:
+        return Finding("methods", "wrong", "; ".join(error.problems), "mend the variable, or unset it")
+    return Finding("methods", "ok", f"{len(found)} in {', '.join(methods.__path__)}")
 
 
 def disk(name: str, folder: Path) -> Finding:

@@ -3,13 +3,9 @@
 import os
 from pathlib import Path
 
-from wsolbench.errors import InputError
-
 # A checkout keeps methods/ beside this package, a wheel inside it as _methods/. A module that has a
 # __path__ is a package: an adapter is wsolbench.methods.<name> in both, so it imports and pickles alike.
 _here = Path(__file__).resolve().parent
 _shipped = _here / "_methods" if (_here / "_methods").is_dir() else _here.parent / "methods"
 _own = [folder for folder in os.environ.get("WSOLBENCH_METHODS", "").split(os.pathsep) if folder]
-if missing := [folder for folder in _own if not Path(folder).is_dir()]:
-    raise InputError(*(f"WSOLBENCH_METHODS names {folder!r}, which is no folder" for folder in missing))
 __path__ = [*_own, str(_shipped)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -32,7 +33,14 @@ _LENGTHS = {"too_short": "at least", "too_long": "at most"}
 
 
 def names(package: ModuleType) -> list[str]:
-    """What the package holds, found without importing it."""
+    """What the package holds, found without importing it.
+
+    Raises:
+        InputError: a folder that its variable names, such as `WSOLBENCH_METHODS`, is not there.
+    """
+    if missing := [folder for folder in package.__path__ if not Path(folder).is_dir()]:
+        variable = f"WSOLBENCH_{package.__name__.rpartition('.')[2].upper()}"
+        raise InputError(*(f"{variable} names {folder!r}, which is no folder" for folder in missing))
     return sorted({m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")})
 
 
