@@ -96,6 +96,13 @@ def test_help_does_without_a_folder_of_methods_that_is_not_there(start: Callable
 # list
 
 
+def test_list_of_what_there_is_none_of_names_the_lists(wsolbench: Command) -> None:
+    ended = wsolbench("list", "figure")
+
+    assert ended.code == 2
+    assert "no list of 'figure', did you mean 'figures'? There are: methods, backbones, " in ended.err
+
+
 def test_list_names_everything(wsolbench: Command) -> None:
     ended = wsolbench("list")
 

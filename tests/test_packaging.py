@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from wsolbench import catalogue
+from wsolbench import catalogue, shipped, source
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("wsolbench", "methods", "sweeps", "reports", "figures", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("wsolbench", "methods", *shipped.KINDS, "pyproject.toml", "README.md", "LICENSE")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "out", "published", "*.egg-info")
 
 
@@ -20,11 +20,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy: building leaves files behind."""
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=LEFT_OUT)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=LEFT_OUT)
         else:
-            shutil.copy(source, copy / name)
+            shutil.copy(ROOT / name, copy / name)
     build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(out)]
     subprocess.run([sys.executable, *build, str(copy)], check=True)
     (built,) = out.glob("*.whl")
@@ -60,9 +59,13 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def wsolbench(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command line of the unpacked wheel, run in a folder."""
+    return ran(installed, folder, "from wsolbench import cli; cli.main()", *words)
+
+
+def ran(installed: Path, folder: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """What a process says that runs code with the unpacked wheel, in a folder."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("WSOLBENCH_")}
-    code = f"import sys; sys.path.insert(0, {str(installed)!r}); from wsolbench import cli; cli.main()"
-    command = [sys.executable, "-c", code, *words]
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(installed)!r}); {code}", *words]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
@@ -74,7 +77,7 @@ def test_wheel_holds_one_package_and_its_metadata(names: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "pattern", "target"),
+    ("folder", "pattern", "target"),
     [
         ("wsolbench", "*.py", "wsolbench"),
         ("wsolbench", "*.yaml", "wsolbench"),
@@ -88,13 +91,11 @@ def test_wheel_holds_one_package_and_its_metadata(names: set[str]) -> None:
         ("wsolbench/site", "*.js", "wsolbench/site"),
         ("wsolbench/datasets", "*.py", "wsolbench/datasets"),
         ("methods", "*.py", "wsolbench/_methods"),
-        ("sweeps", "*.yaml", "wsolbench/_sweeps"),
-        ("reports", "*.yaml", "wsolbench/_reports"),
-        ("figures", "*.yaml", "wsolbench/_figures"),
+        *((kind, "*.yaml", f"wsolbench/_{kind}") for kind in shipped.KINDS),
     ],
 )
-def test_wheel_holds_all_files_of(names: set[str], source: str, pattern: str, target: str) -> None:
-    files = {f"{target}/{path.name}" for path in (ROOT / source).glob(pattern)}
+def test_wheel_holds_all_files_of(names: set[str], folder: str, pattern: str, target: str) -> None:
+    files = {f"{target}/{path.name}" for path in (ROOT / folder).glob(pattern)}
 
     assert files
     assert files <= names
@@ -111,9 +112,7 @@ def test_wheel_holds_no_other_folders(names: set[str]) -> None:
         "/formats",
         "/site",
         "/_methods",
-        "/_sweeps",
-        "/_reports",
-        "/_figures",
+        *(f"/_{kind}" for kind in shipped.KINDS),
     )
     assert folders == {f"wsolbench{name}" for name in inside}
 
@@ -127,6 +126,14 @@ def test_wheel_has_the_licence_and_the_command(installed: Path) -> None:
 
     assert (info / "licenses" / "LICENSE").read_text(encoding="utf-8").strip().startswith("Apache License")
     assert "wsolbench = wsolbench.cli:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
+
+
+def test_wheel_has_the_digest_of_the_checkout(installed: Path, users: Path) -> None:
+    ended = ran(
+        installed, users, "import wsolbench; from wsolbench import source as s; print(wsolbench.__file__, s.digest())"
+    )
+
+    assert ended.stdout.split() == [str(installed / "wsolbench" / "__init__.py"), source.digest()], ended.stderr
 
 
 @pytest.mark.parametrize("where", ["users", "checkout"])

@@ -14,7 +14,7 @@ def everything() -> dict[str, dict[str, str]]:
     """By heading: name -> one line about it."""
     kinds = recipe.KINDS.items()
     found = {f"{kind}s": {name: _plugin(package, name) for name in plugins.names(package)} for kind, package in kinds}
-    for kind in ("sweeps", "reports", "figures"):
+    for kind in shipped.KINDS:
         found[kind] = {name: _first_line(shipped.find(kind, name)) for name in shipped.names(kind)}
     return found
 

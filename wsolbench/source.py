@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from wsolbench import methods
+from wsolbench import methods, shipped
 
 _PACKAGE = Path(__file__).resolve().parent
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc")
 _KINDS = {".py", ".yaml"}
-_NOT_RUN = {"_methods", "_sweeps", "_reports"}  # of a wheel; the first is told of as methods
 
 
 @cache
@@ -52,10 +51,11 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 def _files() -> Iterator[tuple[str, Path]]:
-    """The files that decide what a trial computes, named alike in a checkout, a wheel and a copy."""
+    """The code and its recipes, whatever part of them a trial runs, named alike in a checkout, a wheel and a copy."""
+    beside = shipped.of_a_wheel()  # a checkout has them outside; the methods follow
     for path in sorted(_PACKAGE.rglob("*")):
         inside = path.relative_to(_PACKAGE)
-        if path.suffix in _KINDS and inside.parts[0] not in _NOT_RUN:
+        if path.suffix in _KINDS and inside.parts[0] not in beside:
             yield inside.as_posix(), path
     for number, folder in enumerate(methods.__path__):
         yield from ((f"methods/{number}/{path.name}", path) for path in sorted(Path(folder).glob("*.py")))
