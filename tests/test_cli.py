@@ -13,10 +13,10 @@ import typer
 from tests import fake_data
 from tests.conftest import NAN_METHOD, QUICK, Command, method_folder, until, words
 from tests.fake_slurm import FakeSlurm
-from wsolbench import cli, datasets, job, methods, plugins, recipe
+from wsolbench import cli, datasets, job, methods, plugins, protocols, recipe, trial
 from wsolbench.dataset import SplitName
 from wsolbench.place import Place
-from wsolbench.store import Store
+from wsolbench.store import COUNTED, Store
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands)  # type: ignore[union-attr]
@@ -123,6 +123,53 @@ def test_list_as_json_is_one_object(wsolbench: Command) -> None:
 
     assert list(found) == ["methods"]
     assert list(found["methods"]) == plugins.names(methods)
+
+
+def test_list_has_fields_protocols_and_metrics(wsolbench: Command) -> None:
+    found = json.loads(wsolbench("list", "--json").out)
+
+    assert list(found["fields"]) == list(trial.FIELDS)
+    assert list(found["protocols"]) == protocols.names()
+    assert list(found["metrics"]) == [*protocols.METRICS, *COUNTED]
+    assert "threshold held_out" in found["protocols"][protocols.DEFAULT]
+    assert found["fields"]["lr_steps"] == "after so many epochs the rates are multiplied by lr_factor"
+    assert all(line.endswith(".") for line in found["metrics"].values())
+
+
+def test_list_of_one_data_set_says_what_its_folder_holds(wsolbench: Command) -> None:
+    ended = wsolbench("list", "datasets", "wsolevaluation")
+
+    assert ended.code == 0
+    assert "`data` holds metadata/ and dataset/" in ended.out
+    assert "collection       the folder of metadata/, such as CUB" in ended.out
+
+
+def test_list_of_a_network_by_its_variant_has_its_options(wsolbench: Command) -> None:
+    assert (
+        "output_stride    by default 32; of the last feature map" in wsolbench("list", "backbones", "timm:resnet18").out
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["datasets", "cup"], "no dataset 'cup', did you mean 'cub'?"),
+        (["metrics", "top1_loca"], "no 'top1_loca' in metrics, did you mean 'top1_loc'?"),
+        (["all", "cub"], "in which list is 'cub'? Such as `wsolbench list datasets cub`"),
+    ],
+)
+def test_list_of_what_is_not_there_is_a_mistake(wsolbench: Command, words: list[str], said: str) -> None:
+    ended = wsolbench("list", *words)
+
+    assert ended.code == 2
+    assert said in ended.err
+
+
+def test_a_data_set_without_its_folder_is_a_mistake_of_usage(wsolbench: Command) -> None:
+    ended = wsolbench("data", "verify", "cub")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "cub needs data=FOLDER" in ended.err
 
 
 def test_list_finds_the_sweeps_of_the_current_folder(wsolbench: Command, tmp_path: Path) -> None:

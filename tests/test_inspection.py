@@ -177,7 +177,7 @@ def test_a_picture_without_a_place_lies_here_and_the_table_is_plain(
     ended = wsolbench("inspect", trial.id, f"data={place.data}", "--results", place.results, "--image", photo)
 
     lines = ended.out.splitlines()
-    assert (tmp_path / f"{trial.id}_photo.png").is_file()
+    assert (tmp_path / f"{trial.id}_photo_inspect.png").is_file()
     assert lines[0].split() == ["Point", "Size", "Map", "Min", "Mean", "Max", "At", "0,", "%"]
     assert len(lines) == 2 + 3 * len(trial.method_options["points"])
 

@@ -1,5 +1,6 @@
 """How score maps are read off a network: the choices, and the library behind some of them."""
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -11,8 +12,8 @@ from wsolbench.errors import InputError, Problem
 
 def known(name: str) -> str:
     """The name, if it is one of extract.yaml; else a `ValueError` that lists them."""
-    if name not in (choices := _choices()):
-        *others, last = choices
+    if name not in (there := choices()):
+        *others, last = there
         raise ValueError(f"extract must be {', '.join(others)} or {last}, not {name!r}")
     return name
 
@@ -23,7 +24,7 @@ def extractor(name: str) -> type[Any] | None:
     Raises:
         InputError: torchcam is needed and not installed.
     """
-    wanted = _choices()[known(name)]
+    wanted = choices()[known(name)]
     if wanted is None:
         return None
     try:
@@ -50,5 +51,6 @@ def _published(base: type[Any]) -> type[Any]:
 
 
 @cache
-def _choices() -> dict[str, str | None]:
+def choices() -> Mapping[str, str | None]:
+    """Every way to read score maps off a network -> the class of torchcam that does, None for the method's own."""
     return documents.read(Path(__file__).with_name("extract.yaml")).data

@@ -32,25 +32,25 @@ class Trial:
     Every field is given; what a user leaves out comes from the recipe before there is a trial.
     """
 
-    dataset: str
-    backbone: str
-    method: str
+    dataset: str  # its name; `wsolbench list datasets`
+    backbone: str  # its name; `wsolbench list backbones`
+    method: str  # its name; `wsolbench list methods`
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     method_options: Mapping[str, Any] = field(default_factory=dict)
     weights: Annotated[str, AfterValidator(_known_weights)]  # `none`, `imagenet`, or the sha256 of a file
-    seed: Annotated[int, Ge(0)]
+    seed: Annotated[int, Ge(0)]  # of everything that is drawn: new weights, batches, the method's choices
     epochs: Annotated[int, Ge(0)]  # 0 evaluates the network as it is
-    batch_size: Count
+    batch_size: Count  # images of a training step
     image_size: Count  # side of the network's input, pixels
     lr: Positive  # of the pretrained layers
     head_lr: Positive  # of the new layers
     lr_steps: tuple[Count, ...]  # after so many epochs the rates are multiplied by lr_factor
-    lr_factor: Positive
-    momentum: Annotated[float, Ge(0), Lt(1)]
-    weight_decay: NotNegative
+    lr_factor: Positive  # of both learning rates, at each of lr_steps
+    momentum: Annotated[float, Ge(0), Lt(1)]  # of SGD
+    weight_decay: NotNegative  # of SGD
     held_out: Annotated[float, Ge(0), Lt(1)]  # share of each class's training images; 0: the data set's own, if any
-    precision: Literal["fp32", "bf16"]  # of training; evaluation is always fp32
+    precision: Literal["fp32", "bf16"]  # fp32 or bf16, of training; evaluation is always fp32
     extract: Annotated[str, AfterValidator(extract.known)]  # how score maps are read off: a name of extract.yaml
     threads: Annotated[int, Ge(1), Le(1024)]  # of the CPU; the last digits of a sum depend on it
     compile: bool = False  # train on kernels that torch compiles: other last digits; not in the id of those that do not

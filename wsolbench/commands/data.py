@@ -10,6 +10,7 @@ import typer
 
 from wsolbench import words
 from wsolbench.console import FAILED, Json, app, say
+from wsolbench.errors import InputError
 
 if TYPE_CHECKING:
     from wsolbench.verify import Report
@@ -22,7 +23,7 @@ app.add_typer(data_app, name="data")
 def verify(
     dataset: Annotated[str, typer.Argument(help="which data set")],
     pairs: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="data=FOLDER, and its options")
+        list[str] | None, typer.Argument(metavar="data=FOLDER [KEY=VALUE...]", help="its folder and its options")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -33,6 +34,8 @@ def verify(
     options = words.values(pairs or ())
     data = options.pop("data", None)
     found = checks.verify(plugins.make(datasets, dataset, options), None if data is None else Path(str(data)))
+    if data is None and not found.splits:  # nothing was looked at
+        raise InputError(*found.problems)
     if as_json:
         print(json.dumps(asdict(found)))
     else:

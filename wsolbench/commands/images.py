@@ -24,7 +24,7 @@ def predict(
     label: Annotated[
         str | None, typer.Option("--class", help="to locate, by name or number; else the likeliest")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="where the picture goes, a .png; by default here")] = None,
+    out: Annotated[Path | None, typer.Option(help="the picture; by default TRIAL_IMAGE.png")] = None,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
@@ -45,7 +45,7 @@ def inspect(
     trial: Annotated[str, typer.Argument(help="a finished trial's id, or how it begins")],
     image: Annotated[Path, typer.Option(help="file of the image")],
     pairs: _Place = None,
-    out: Annotated[Path | None, typer.Option(help="where the picture goes, a .png; by default here")] = None,
+    out: Annotated[Path | None, typer.Option(help="the picture; by default TRIAL_IMAGE_inspect.png")] = None,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
@@ -54,7 +54,7 @@ def inspect(
     from wsolbench import inspection  # noqa: PLC0415  imports torch
 
     found = inspection.inspect(trial, image, place)
-    target = _drawn(out or Path(f"{found.trial.id}_{image.stem}.png"), inspection.picture(found))
+    target = _drawn(out or Path(f"{found.trial.id}_{image.stem}_inspect.png"), inspection.picture(found))
     if as_json:
         print(json.dumps({"id": found.trial.id, "image": str(image), "picture": str(target), "maps": [*found.rows()]}))
     else:

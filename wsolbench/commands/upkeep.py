@@ -16,7 +16,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 @app.command()
 def fsck(
     results: Results = Path("results"),
-    repair: Annotated[bool, typer.Option("--repair", help="put broken files by as <name>.corrupt-<n>")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="rename broken files to <name>.corrupt-<n>")] = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -31,11 +31,11 @@ def fsck(
     wrong = sum(finding.kind != "note" for finding in found)
     say(f"{len(Store(results).ids())} trials: {wrong} files wrong, {len(found) - wrong} notes")
     if repair and broken:
-        confirm(f"put {len(broken)} broken files by?", yes=yes)
+        confirm(f"rename {len(broken)} broken files?", yes=yes)
         for finding in broken:
             say(f"{finding.path} is now {checks.repair(finding).name}")
     elif broken:
-        say("`wsolbench fsck --repair` puts broken files by; their trials then run again, from what is whole")
+        say("`wsolbench fsck --repair` renames broken files; their trials then run again, from what is whole")
     raise typer.Exit(INCOMPLETE if wrong else 0)
 
 
