@@ -3,9 +3,10 @@
     python benchmarks/training_step.py dataset=cub backbone=vgg16 method=cam --pairs 5
 
 The plain loop clears the gradients, adds up cross entropy, steps an SGD that is not fused, and reads the loss off after
-every step, in a process of its own, which gets its memory as any process does. Ours is the harness's own Trainer with
-channels last, in fp32 and in bf16. Beside each: images a second and the share of the largest rate at which this machine
-multiplied matrices in any of the turns.
+every step, in a process of its own, which gets its memory and computes as any process does: on a GPU, convolutions in
+TF32. Ours is the harness's own Trainer with channels last, in fp32, which is never TF32, and in bf16. Beside each:
+images a second and the share of the largest rate at which this machine multiplied matrices, likewise without TF32, in
+any of the turns.
 """
 
 import argparse

@@ -105,6 +105,7 @@ def test_record_says_what_the_numbers_were_computed_with(trained: Trained) -> No
 
     assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert environment["threads"] == QUICK["threads"]
+    assert environment["tf32"] is False
 
 
 def test_record_counts_the_images(trained: Trained) -> None:

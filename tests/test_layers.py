@@ -15,7 +15,7 @@ CORE = ROOT / "wsolbench"
 ADAPTERS = ROOT / "methods"
 
 LAYERS = [
-    "errors memory plugins defaults documents extract trial files place stop shipped slurm executor",
+    "errors memory plugins defaults documents extract trial files place stop shipped slurm executor arithmetic",
     "_compiled _segments _scores _pixels",
     "index",
     "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint",

@@ -13,6 +13,7 @@ from wsolbench.measure import Alive
 from wsolbench.method import build
 
 CPU = torch.device("cpu")
+CUDNN = torch.backends.cudnn
 BATCH = measure.noise(2, 32, 3)
 
 
@@ -168,6 +169,19 @@ def test_measuring_draws_nothing_from_the_generator_of_its_caller() -> None:
     measure.measure(lambda: trainer("adl"), trainer, BATCH, 1, CPU)
 
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_is_measured_is_what_trials_do_with_cudnn_on() -> None:
+    measure.settle("cpu")
+    seen = []
+
+    def watched() -> Trainer:
+        seen.append((CUDNN.enabled, CUDNN.allow_tf32, CUDNN.benchmark, CUDNN.deterministic))
+        return trainer()
+
+    measure.measure(watched, watched, BATCH, 1, CPU)
+
+    assert set(seen) == {(True, False, False, True)}
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

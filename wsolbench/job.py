@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from wsolbench import (
+    arithmetic,
     backbones,
     checkpoint,
     datasets,
@@ -438,7 +439,7 @@ class Evaluator:
 
 
 def settle(trial: Trial, place: Place) -> torch.device:
-    """The device, made ready: the trial's number of threads, nothing that varies from run to run.
+    """The device, made ready: the trial's number of threads, and `arithmetic`, which says what repeats bit for bit.
 
     Raises:
         InputError: a GPU is asked for and there is none.
@@ -450,8 +451,7 @@ def settle(trial: Trial, place: Place) -> torch.device:
         asked = f"the job asked for {place.gpus} GPU(s)" if place.gpus else "device=cuda"
         raise InputError(f"{asked}, but torch {torch.__version__} finds no GPU here; say device=cpu to run without one")
     torch.set_num_threads(trial.threads)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+    arithmetic.settle()
     memory.keep_freed()
     use = "cuda" if place.device != "cpu" and torch.cuda.is_available() else "cpu"
     return torch.device(use)
@@ -535,6 +535,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "packages": {name: version(name) for name in (*PACKAGES.split(), *extras)},
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
+        "tf32": torch.backends.cudnn.allow_tf32,  # of fp32 on a GPU
     }
 
 

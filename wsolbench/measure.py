@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from wsolbench import loop, memory
+from wsolbench import arithmetic, loop, memory
 from wsolbench.batches import Batch
 from wsolbench.errors import InputError
 from wsolbench.loop import Trainer
@@ -65,7 +65,7 @@ WORKS: Mapping[str, Work] = {"train": train, "inference": infer}
 def measure(own: Make, other: Make, batch: Batch, pairs: int, device: torch.device) -> Measured:
     """The ratios of `own` to `other`, which are made on `device`: anew for each memory, once for all times."""
     found: dict[str, float] = {}
-    with torch.random.fork_rng(devices=[]), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a method may draw
         for name, work in WORKS.items():
             peaks = [peak_bytes(make, work, batch, device) for make in (own, other)]
@@ -150,7 +150,8 @@ class Alive(TorchDispatchMode):
 
 
 def settle(device: Device) -> torch.device:
-    """The device; a GPU where there is one, unless told otherwise. Freed memory is kept, as trials do."""
+    """The device; a GPU where there is one, unless told otherwise. It computes and keeps freed memory as trials do."""
+    arithmetic.settle()
     memory.keep_freed()
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device cuda: torch {torch.__version__} finds no GPU here; say cpu")
