@@ -189,6 +189,20 @@ def test_a_layer_at_the_neck_is_given_the_maps_of_the_neck(name: str) -> None:
     assert {shape[0] for shape in seen.values()} <= {backbone.channels}
 
 
+def test_dropout_comes_after_the_points_of_inceptions_neck() -> None:
+    backbone = made("inception_v3", "cpu", dropout=1.0)  # nothing gets past it
+    backbone.tap("A3_1b", "A3_2b")
+
+    with torch.inference_mode():
+        maps = backbone(torch.randn(1, 3, 64, 64))
+
+    biases = [backbone.get_parameter(f"neck.{point}.1.0.bias").relu() for point in ("A3_1b", "A3_2b")]
+    for point, bias in zip(("A3_1b", "A3_2b"), biases, strict=True):
+        assert bias.any()
+        assert torch.equal(maps[point], bias.view(1, -1, 1, 1).expand_as(maps[point]))
+    assert not maps["last"].any()
+
+
 def test_a_second_layer_at_a_point_is_refused() -> None:
     backbone = made("tiny")
     backbone.insert("conv4", nn.Identity())

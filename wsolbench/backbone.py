@@ -44,7 +44,8 @@ class Backbone(nn.Module):
 
     Args:
         body: the layers, from images to the last feature map before the neck; what pretrained weights fill.
-        points: feature point -> submodule of this backbone whose output it is, in forward order.
+        points: feature point -> submodule of this backbone whose output it is, in forward order; those of the neck only
+            where they are not its layers' outputs.
         stages: the last feature point of each resolution, and the last before the neck: pool1 to pool4 and conv5_3.
         channels: channels of the last feature map of the body, and after each layer of the neck.
         pretrained: the weights that fit the body.
@@ -68,7 +69,7 @@ class Backbone(nn.Module):
         self.neck = nn.Sequential()
         for name, layer in (neck or {}).items():
             self.neck.add_module(name, layer)
-        self.points = {**points, **{name: f"neck.{name}" for name in neck or {}}}
+        self.points = {**points, **{name: f"neck.{name}" for name in neck or {} if name not in points}}
         self.stages = tuple(stages)
         self.channels = channels[-1]
         self.body_channels = channels[0]

@@ -35,6 +35,7 @@ class InceptionV3:
             "A3_1b": nn.Sequential(drops[0], neck_layer(768, 1024)),
             "A3_2b": nn.Sequential(drops[1], neck_layer(1024, 1024), drops[2]),
         }
+        points |= {"A3_1b": "neck.A3_1b", "A3_2b": "neck.A3_2b.1"}  # the ReLU's output; dropout comes later
         stages = ("Conv2d_2b", "Conv2d_4a", "Mixed_5d", "Mixed_6e")
         return Backbone(body, points, stages, (768, 1024), pretrained=_WEIGHTS, neck=neck, dense=True)
 
