@@ -197,7 +197,7 @@ ROWS = [
         ("method=y rate=1", "method=x", {}, "cb"),
         ("method=y rate=2", None, {}, "e"),
         ("method=x", None, {"seed": 1}, "b"),
-        ("cc", "method=x", {}, "cb"),
+        ("cccccccccccc", "method=x", {}, "cb"),
         ("aaaaaaaaaaaa", "bbbbbbbbbbbb", {}, None),
     ],
 )
@@ -228,7 +228,10 @@ def test_a_pair_is_equal_in_all_that_chose_neither() -> None:
     with pytest.raises(InputError, match=r"no partner, the other side differs in epochs \(1, there 2\)"):
         gallery.pair(two[1:3], "method=y", "method=x", {})
     assert gallery.pair(two, "method=y", "method=x", {"epochs": 2}) == ("d" * 12, "c" * 12)
-    assert gallery.pair(two, "b", "c", {}) == ("b" * 12, "c" * 12)  # by id anything may be put beside anything
+    assert gallery.pair(two, "b" * 12, "c" * 12, {}) == (
+        "b" * 12,
+        "c" * 12,
+    )  # by id anything may be put beside anything
 
 
 def test_what_a_gallery_needs_and_is_not_there_is_told(trained: Trained, tmp_path: Path, cub: Path) -> None:
@@ -334,6 +337,7 @@ def test_the_same_command_writes_the_same_bytes(
     [
         (("data=x",), "name a trial"),
         (("method=adl", "--choose", "bst"), "no group 'bst', did you mean 'best'"),
+        (("z", "method=adl"), "no trial 'z' in "),
         (("method=adl", "method=nn"), "no finished trial fits 'method=nn'"),
         (("method=adl", "--choose", "fixes"), "need a baseline"),
     ],

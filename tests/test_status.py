@@ -192,6 +192,17 @@ def test_status_joins_files_and_queue(wsolbench: Command, fake: FakeSlurm) -> No
 
 
 @pytest.mark.usefixtures("submitted")
+def test_status_of_one_trial_needs_no_more_of_its_id_than_tells_it(wsolbench: Command, tmp_path: Path) -> None:
+    assert [row["id"] for row in rows(wsolbench, IDS[1][:6])] == [IDS[1]]
+
+    (tmp_path / "results" / f"{IDS[1][:6]}000000").mkdir()
+    ended = wsolbench("status", IDS[1][:6])
+
+    assert ended.code == 2
+    assert f"2 trials begin with '{IDS[1][:6]}' in 'results'; there are: " in ended.err
+
+
+@pytest.mark.usefixtures("submitted")
 def test_status_does_without_a_cluster(wsolbench: Command, fake: FakeSlurm) -> None:
     fake.remove("squeue")
 
@@ -305,8 +316,9 @@ def test_cancel_lists_asks_and_ends_the_jobs(wsolbench: Command, words: list[str
 
 
 @pytest.mark.usefixtures("submitted")
-def test_cancel_of_one_trial_leaves_the_others(wsolbench: Command, fake: FakeSlurm) -> None:
-    wsolbench("cancel", IDS[1], "-y")
+@pytest.mark.parametrize("letters", [12, 6])
+def test_cancel_of_one_trial_leaves_the_others(wsolbench: Command, fake: FakeSlurm, letters: int) -> None:
+    wsolbench("cancel", IDS[1][:letters], "-y")
 
     assert [found["state"] for found in fake.jobs.values()] == ["PENDING", "CANCELLED", "PENDING"]
 

@@ -279,7 +279,7 @@ def pair(rows: Sequence[Record], ours: str, theirs: str | None, where: Mapping[s
 
     Args:
         rows: of `store.rows`.
-        ours: the beginning of an id, or fields as KEY=VALUE words.
+        ours: an id, or fields as KEY=VALUE words.
         theirs: likewise; None for no baseline.
         where: a field or option and its value, which both must have.
 
@@ -308,13 +308,11 @@ def _side(rows: Sequence[Record], word: str, where: Mapping[str, Any]) -> Side:
         if twice := sorted(own.keys() & where.keys()):
             raise InputError(f"{', '.join(twice)} is said of {word!r} and again of both trials; say it once")
         return Side(word, {**where, **own})
-    found = [row for row in rows if str(row["id"]).startswith(word) and fits(row, where)]
-    if len(found) != 1:
-        known = ", ".join(str(row["id"]) for row in (found or rows)[:5]) or "none"
-        problem = f"{len(found)} finished trials fit" if found else "no finished trial fits"
-        raise InputError(f"{problem} {word!r}; there are: {known} (`wsolbench status`)")
-    settings = {name: value for name, value in found[0].items() if name not in NO_SETTINGS}
-    return Side(word, {**settings, "id": found[0]["id"]})
+    found = next((row for row in rows if row["id"] == word and fits(row, where)), None)
+    if found is None:
+        raise InputError(f"no finished trial fits {word!r} (`wsolbench status`)")
+    settings = {name: value for name, value in found.items() if name not in NO_SETTINGS}
+    return Side(word, {**settings, "id": word})
 
 
 def chosen(ours: Seen, theirs: Seen | None, groups: Sequence[str], count: int, seed: int) -> dict[str, list[int]]:

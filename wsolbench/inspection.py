@@ -110,15 +110,11 @@ def opened(trial_id: str, image: Path, place: Place) -> tuple[dict[str, Any], ND
 
 def finished(store: Store, trial_id: str) -> dict[str, Any]:
     """The record of the one finished trial whose id begins with `trial_id`."""
-    found = [known for known in store.ids() if known.startswith(trial_id)]
-    if len(found) != 1:
-        problem = f"{len(found)} trials begin with" if found else "no trial"
-        known = ", ".join((found or store.ids())[:5]) or "none"
-        raise InputError(f"{problem} {trial_id!r} in {str(store.folder)!r}; there are: {known} (`wsolbench status`)")
-    record = store.record(found[0])
+    name = store.whole(trial_id)
+    record = store.record(name)
     if record is None:
-        state = store.state(found[0])
-        raise InputError(f"trial {found[0]} is not finished but {state}; the command that began it goes on with it")
+        state = store.state(name)
+        raise InputError(f"trial {name} is not finished but {state}; the command that began it goes on with it")
     return record
 
 

@@ -132,6 +132,22 @@ class Store:
             return []
         return sorted(entry.name for entry in os.scandir(self.folder) if _is_id(entry.name))
 
+    def whole(self, beginning: str) -> str:
+        """The id of the one trial whose id begins so.
+
+        Raises:
+            InputError: there is none, or there are several.
+        """
+        known = self.ids()
+        found = [trial_id for trial_id in known if trial_id.startswith(beginning)]
+        if len(found) != 1:
+            problem = f"{len(found)} trials begin with" if found else "no trial"
+            there = ", ".join((found or known)[:5]) or "none"
+            raise InputError(
+                f"{problem} {beginning!r} in {str(self.folder)!r}; there are: {there} (`wsolbench status`)"
+            )
+        return found[0]
+
     def spec(self, trial_id: str) -> dict[str, Any]:
         """A trial's specification; empty if it was never written down."""
         return files.plain(self.path(trial_id, "trial.json"))

@@ -88,7 +88,10 @@ def _curves(known: Store, sheet: "Sheet") -> "Curves":
 @app.command()
 def gallery(
     trials: Annotated[
-        list[str], typer.Argument(metavar="TRIAL [BASELINE] [KEY=VALUE...]", help="ids, or fields: 'method=x seed=0'")
+        list[str],
+        typer.Argument(
+            metavar="TRIAL [BASELINE] [KEY=VALUE...]", help="ids or how they begin, or fields: 'method=x seed=0'"
+        ),
     ],
     results: Results = Path("results"),
     out: Annotated[Path, typer.Option(help="folder for gallery.png, gallery.json and cards/", file_okay=False)] = Path(
@@ -113,16 +116,18 @@ def gallery(
     groups = _listed(choose, list(galleries.GROUPS), "group")
     if len(names) == 1:
         groups = [group for group in groups if choose != _DEFAULT or group not in galleries.PAIRED]
-    rows = store.rows(Store(results).index().records(), place.protocol)
+    found = Store(results)
+    names = [name if "=" in name else found.whole(name) for name in names]
+    rows = store.rows(found.index().records(), place.protocol)
     ids = galleries.pair(rows, names[0], names[1] if len(names) > 1 else None, settings)
     ours, theirs = (None if trial_id is None else galleries.of_trial(trial_id, place) for trial_id in ids)
     assert ours is not None  # noqa: S101  the first always is one
-    found = galleries.chosen(ours, theirs, groups, count, seed)
-    if not any(found.values()):
+    chosen = galleries.chosen(ours, theirs, groups, count, seed)
+    if not any(chosen.values()):
         raise InputError(f"no image belongs to {' or '.join(groups)}")
-    data = _cards(out, [ours] if theirs is None else [theirs, ours], found)
+    data = _cards(out, [ours] if theirs is None else [theirs, ours], chosen)
     files.write(out / "gallery.json", json.dumps(data, indent=1, ensure_ascii=False).encode())
-    picture = mosaic.mosaic([ours] if theirs is None else [theirs, ours], found)
+    picture = mosaic.mosaic([ours] if theirs is None else [theirs, ours], chosen)
     files.write(out / "gallery.png", drawing.rendered(picture, "png", dpi=dpi))
     print(json.dumps(data) if as_json else out / "gallery.png")
     say(f"written: {out / 'gallery.png'}, {out / 'gallery.json'} and {len({item['card'] for item in data})} cards")

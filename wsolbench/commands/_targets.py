@@ -1,0 +1,29 @@
+"""The trials that `status` and `cancel` are asked about, and the queue they are looked up in."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from wsolbench import claims, shipped, watch, words
+from wsolbench.store import Store
+
+HELP = "a sweep's file or name, or a trial's id, or how it begins"
+
+
+def ids(target: str, pairs: Iterable[str] | None, found: Store) -> list[str]:
+    """The trials of a sweep, or the one whose id begins with the target, where no sweep is called so."""
+    is_sweep = Path(target).is_file() or target in shipped.names("sweeps")
+    if not (pairs or is_sweep) and any(known.startswith(target) for known in found.ids()):
+        return [found.whole(target)]
+    settings, place = words.asked(pairs, found.folder)
+    from wsolbench import sweep as sweeps  # noqa: PLC0415  imports torch
+
+    plan = sweeps.read(shipped.find("sweeps", target), settings, place.weights)
+    return [trial.id for trial in plan.trials]
+
+
+def queue(found: Store, ids: Iterable[str]) -> watch.Cluster:
+    """The queue is asked only where something was submitted."""
+    if any(claims.newest(found, name) for name in ids):
+        return watch.ask(found)
+    return watch.Cluster(None, "", time.time())
