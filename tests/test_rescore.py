@@ -100,7 +100,7 @@ def test_stored_maps_are_not_scored_against_other_images(copied: Trained, tmp_pa
     other = fake_data.cub(tmp_path / "other", per_class=4)
 
     with pytest.raises(InputError, match=f"other images or labels than trial {trial.id} was tested on"):
-        job.run(trial, replace(place, data=other, protocol="adl2019"))
+        job.rescore(trial, replace(place, data=other, protocol="adl2019"))
 
 
 def test_held_out_images_are_not_trained_on(trained: Trained) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from wsolbench import files
+from wsolbench.errors import InputError
 
 KEPT = 2
 _NAME = re.compile(r"epoch_(\d+)(?:\.step_(\d+))?\.attempt_(\d+)\.safetensors")
@@ -43,14 +44,14 @@ class Position:
         return {"epoch": self.epoch + 1, "loss": self.loss / max(self.images, 1), "seconds": self.seconds}
 
 
-def write(folder: Path, position: Position, attempt: str, net: nn.Module, sgd: SGD) -> None:
-    """Save the state at a position, and keep only the last two of this trial."""
+def write(folder: Path, position: Position, attempt: str, net: nn.Module, sgd: SGD, *, data: str = "") -> None:
+    """Save the state at a position, reached on images of digest `data`, and keep only the last two of this trial."""
     folder.mkdir(exist_ok=True)
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     tensors |= {f"momentum.{name}": value for name, value in _momentum(net, sgd).items()}
     step = f".step_{position.step:06d}" if position.step else ""
     path = folder / f"epoch_{position.epoch:04d}{step}.attempt_{attempt}.safetensors"
-    files.write_sealed(path, _packed(tensors, {"position": json.dumps(asdict(position))}))
+    files.write_sealed(path, _packed(tensors, {"position": json.dumps(asdict(position)), "data": data}))
     for old in surplus(folder):
         old.unlink(missing_ok=True)
         files.seal(old).unlink(missing_ok=True)
@@ -62,10 +63,15 @@ def surplus(folder: Path, kept: int = KEPT) -> list[Path]:
     return [path for path in _found(folder) if finished and _place(path) < _place(finished[0]) and path not in finished]
 
 
-def resume(folder: Path, net: nn.Module, sgd: SGD, warn: Callable[[str], None] = lambda _: None) -> Position:
+def resume(
+    folder: Path, net: nn.Module, sgd: SGD, warn: Callable[[str], None] = lambda _: None, data: str = ""
+) -> Position:
     """Load the newest whole checkpoint; returns its position, the beginning if there is none.
 
     A damaged one is passed over, and `warn` is told so. Only tensors are read, never code.
+
+    Raises:
+        InputError: it says that it was trained on others than the images of digest `data`.
     """
     for path in _found(folder):
         found = _content(path)
@@ -73,18 +79,23 @@ def resume(folder: Path, net: nn.Module, sgd: SGD, warn: Callable[[str], None] =
             if files.seal(path).exists():  # else it was never finished, which is no damage
                 warn(f"{path} is damaged; the checkpoint before it serves")
             continue
-        tensors, position = found
+        tensors, position, trained_on = found
+        if data and trained_on not in {data, ""}:
+            raise InputError(
+                f"{path} was trained on other images, classes or boxes (data digest {trained_on[:12]}) than are here "
+                f"now ({data[:12]}); bring those back, choose another --results, or start again with --fresh"
+            )
         net.load_state_dict({name.removeprefix("net."): v for name, v in tensors.items() if name.startswith("net.")})
         _set_momentum(net, sgd, tensors)
         return position
     return Position()
 
 
-def _content(path: Path) -> tuple[dict[str, Tensor], Position] | None:
+def _content(path: Path) -> tuple[dict[str, Tensor], Position, str] | None:
     """What a checkpoint holds; None where it is not what was written, or another attempt has removed it."""
     try:
         content = files.sealed(path)
-        return None if content is None else (load(content), _position(content, path))
+        return None if content is None else (load(content), *_header(content, path))
     except (
         files.UnreadableError,
         SafetensorError,
@@ -95,11 +106,12 @@ def _content(path: Path) -> tuple[dict[str, Tensor], Position] | None:
         return None
 
 
-def _position(content: bytes, path: Path) -> Position:
-    """What the header of a checkpoint says; those of version 0.1 say it by their name."""
+def _header(content: bytes, path: Path) -> tuple[Position, str]:
+    """The position and the images' digest that a checkpoint tells; the first ones told where they are by their name."""
     length = int.from_bytes(content[:8], "little")
     said = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    return Position(**json.loads(said["position"])) if "position" in said else Position(_place(path)[0])
+    position = Position(**json.loads(said["position"])) if "position" in said else Position(_place(path)[0])
+    return position, said.get("data", "")
 
 
 def digest(net: nn.Module) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -53,6 +54,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of all that is said of the images: names, classes, sizes and boxes, in their order; not of pixels."""
+        counts = np.array([len(boxes) for boxes in self.boxes], np.int64)
+        numbers = (self.labels, self.sizes.astype(np.int64), counts, *self.boxes)
+        text = "\0".join((*self.classes, "", *self.ids))
+        return hashlib.sha256(text.encode() + b"".join(array.tobytes() for array in numbers)).hexdigest()
 
     def only(self, indices: Sequence[int]) -> "Split":
         """These images of the split, in this order."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsolbench.selection import NO_SETTINGS, NOT_GIVEN
+from wsolbench.store import DATA
 from wsolbench.table import shown
 
 _VARIABLES = {"dataset": "DATASET", "data": "DATA", "backbone": "BACKBONE", "weights": "WEIGHTS"}  # of the Makefile
@@ -37,7 +38,8 @@ class Asked:
         if sweep is None:
             return None
         wanted = {**settings, **self.filters, **self.place}
-        given = {name: shown(value) for name, value in wanted.items() if name not in NO_SETTINGS and value != NOT_GIVEN}
+        told = {name: shown(value) for name, value in wanted.items() if name not in {*NO_SETTINGS, DATA}}
+        given = {name: value for name, value in told.items() if value != NOT_GIVEN}
         words = [f"sweep-{sweep}"]
         words += [
             f"{variable}={shlex.quote(given.pop(name))}" for name, variable in _VARIABLES.items() if name in given

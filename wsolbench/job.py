@@ -1,11 +1,12 @@
 """The life of a trial: build, train, resume, evaluate, record."""
 
+import hashlib
 import os
 import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
@@ -46,7 +47,7 @@ from wsolbench.pixels import Pixels
 from wsolbench.place import Place
 from wsolbench.protocols import Geometry, Protocol
 from wsolbench.stop import Stop
-from wsolbench.store import COUNTED, Store
+from wsolbench.store import COUNTED, DATA, Store
 from wsolbench.trial import Trial, canonical
 from wsolbench.truth import Truth, of_network
 
@@ -99,9 +100,12 @@ def run(
             if store.record(trial.id) is None:
                 raise
         record = store.record(trial.id)
-    elif place.protocol not in {None, *record["results"]}:
-        rescore(trial, place)
-        record = store.record(trial.id)
+    else:
+        if place.data is not None:
+            refuse_other_data([(record, splits(trial, place))], place)
+        if place.protocol not in {None, *record["results"]}:
+            rescore(trial, place)
+            record = store.record(trial.id)
     assert record is not None  # noqa: S101  it has just been put
     return record
 
@@ -234,6 +238,13 @@ class Splits:
     held_out: Split | None
     test: Split
 
+    @property
+    def digest(self) -> str:
+        """sha256 of all that is said of them: which images, in which split, with which classes, sizes and boxes."""
+        return hashlib.sha256(
+            " ".join(split.digest if split else "" for split in vars(self).values()).encode()
+        ).hexdigest()
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -291,7 +302,7 @@ class _Run:
         net.to(device).to(memory_format=torch.channels_last)
         groups = parameter_groups(self.trial, net)
         if images.train is not None and self.trial.epochs:
-            self._train(net, images.train, device)
+            self._train(net, images.train, device, images.digest)
         trained = time.monotonic()
         epochs = self.store.epochs(self.trial.id)
         default = protocols.UNHELD if images.held_out is None else protocols.DEFAULT
@@ -305,6 +316,7 @@ class _Run:
             "results": {name: found.metrics for name, found in scores.items()},
             "stages": list(net.backbone.stages),
             "images": {name: len(split or ()) for name, split in vars(images).items()},
+            DATA: images.digest,
             "notes": self._notes(images),
             "weights": None if loaded is None else asdict(loaded),
             "normalisation": net.backbone.normalisation,
@@ -321,12 +333,12 @@ class _Run:
         said = [note for split in vars(images).values() if split for note in split.notes]
         return list(dict.fromkeys([*said, *([CODE_CHANGED] if self.code["code_changed"] else [])]))
 
-    def _train(self, net: Net, split: Split, device: torch.device) -> None:
+    def _train(self, net: Net, split: Split, device: torch.device, data: str) -> None:
         trial, attempt, folder = self.trial, self.pulse.attempt, self.store.path(self.trial.id, "checkpoint")
         sgd = loop.optimizer(net, trial)
         trainer = loop.Trainer(net, _method(trial), sgd, device, trial.precision, trial.compile)
         pixels = Pixels(split, larger(trial.image_size))
-        position = checkpoint.resume(folder, net, sgd, _warn)
+        position = checkpoint.resume(folder, net, sgd, _warn, data)
         while position.epoch < trial.epochs:
             self.stop.check()
             position = self._epoch(trainer, pixels, position)
@@ -335,7 +347,7 @@ class _Run:
                 attempt.epoch(row)  # before the checkpoint: a kill between the two repeats the epoch, with the same row
                 position = Position(position.epoch + 1)
             attempt.hold()
-            checkpoint.write(folder, position, attempt.name, net, sgd)
+            checkpoint.write(folder, position, attempt.name, net, sgd, data=data)
             self.pulse.moved = True
             if row is not None:
                 self.say(row)
@@ -475,6 +487,19 @@ def splits(trial: Trial, place: Place) -> Splits:
         return Splits(rest, held_out, test) if len(held_out) else Splits(train, None, test)
     own = _unless_absent(dataset, "held_out", place)
     return Splits(train, own if own is not None and own.boxed else None, test)
+
+
+def refuse_other_data(found: Iterable[tuple[Mapping[str, Any], Splits]], place: Place) -> None:
+    """Raise the `InputError` that names finished trials whose images are others than are in the place's folder now."""
+    digests = ((record["id"], record.get(DATA), images.digest) for record, images in found)
+    wrong = [(trial, theirs, ours) for trial, theirs, ours in digests if theirs not in {ours, None}]  # None: an old one
+    if wrong:
+        trial, theirs, ours = wrong[0]
+        others = f" and {len(wrong) - 1} others" if wrong[1:] else ""
+        raise InputError(
+            f"{place.data} holds other images, classes or boxes (data digest {ours[:12]}) than trial {trial}{others} "
+            f"in {place.results} ({theirs[:12]}): choose another --results, or run such a trial again with --fresh"
+        )
 
 
 def _refuse_unheld(place: Place, images: Splits) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ LARGEST = 64_000_000
 """Bytes of a record; what stands there and is larger is no record, and is not read whole."""
 JOBS = ".jobs"
 """Where in a folder of results the scripts and logs of jobs are."""
+DATA = "data_digest"
+"""What a record says of its images; a field of `rows` only where there are several data sets of one name."""
 _DIGEST = "digest"
 _SEAL = b',\n "digest": "'
 
@@ -216,14 +219,25 @@ def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dic
         records: of `Store.records` or `Store.outcomes`.
         protocol: whose metrics; None is each record's own first.
     """
-    found = []
+    found, versions = [], _versions(records)
     for record in records:
         name = protocol or record["protocol"]
         metrics = record["results"].get(name)
         if metrics is not None or "diverged" in record:
             facts = {"id": record["id"], "stages": record["stages"], "protocol": name, **_data(record)}
+            facts |= versions.get(record["id"], {})
             found.append({**flat(record["trial"]), **facts, **record.get("overhead", {}), **(metrics or {})})
     return found
+
+
+def _versions(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """By trial, how the digest of its data begins, where others had other images under the name of its data set."""
+    alike: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in records:
+        if digest := record.get(DATA):
+            alike[_split_of(record["trial"])][record["id"]] = digest
+    apart = (known for known in alike.values() if len(set(known.values())) > 1)
+    return {trial: {DATA: digest[:12]} for known in apart for trial, digest in known.items()}
 
 
 def _data(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,14 +176,20 @@ def _here(
 
 
 def _check_data(plan: "Sweep", place: Place) -> None:
-    """Read each data set once before the first job: a wrong folder is told now, not by every job."""
+    """Read each data set once before the first job: a wrong folder is told now, not by every job.
+
+    Nor are results of other images taken for what the folder holds that the user names.
+    """
     from wsolbench import job  # noqa: PLC0415  imports torch
 
-    found = Store(place.results)
-    todo = {trial.dataset: trial for trial in plan.trials if found.state(trial.id) != "done"}
-    for trial in todo.values():
-        for note in job.splits(trial, place).test.notes:
-            say(f"{trial.dataset}: {note}")
+    known, shared = Store(place.results), job.Shared({})
+    records = {record["id"]: record for record in known.records()}
+    todo = [trial for trial in plan.trials if trial.id not in records]
+    notes = [f"{trial.dataset}: {note}" for trial in todo for note in shared.splits(trial, place).test.notes]
+    say(*dict.fromkeys(notes))
+    if place.data is not None:
+        done = (trial for trial in plan.trials if trial.id in records)
+        job.refuse_other_data(((records[trial.id], shared.splits(trial, place)) for trial in done), place)
 
 
 def _next(plan: "Sweep", place: Place) -> str:
