@@ -718,7 +718,8 @@ def test_score_chooses_a_threshold_on_a_share_of_the_training_images(
     ended = wsolbench("score", *asked, "--json")
 
     found = json.loads(ended.out)
-    assert (ended.code, found["threshold_from"]) == (0, "3 images of train")
+    assert (ended.code, found["threshold_from"], found["normalised"]) == (0, "3 images of train", False)
+    assert "score maps were taken as they are" in ended.err
     assert (found["metrics"]["gt_known_loc"], found["metrics"]["mean_iou"]) == (100, 100)
     with np.load(tmp_path / "known.npz") as known:
         assert len(known["ids"]) == found["images"] == len(known["iou"])
@@ -740,6 +741,38 @@ def test_score_refuses_to_choose_on_what_it_scores(wsolbench: Command, cub: Path
 
     assert ended.code == 2
     assert "score another --split" in ended.err
+
+
+@pytest.mark.parametrize("normalise", ["auto", "always", "never"])
+def test_score_says_whether_maps_were_scaled(wsolbench: Command, cub: Path, tmp_path: Path, normalise: str) -> None:
+    folder = score_maps_of(cub, tmp_path / "maps", "test")
+    one = next(folder.rglob("*.npy"))
+    np.save(one, 255 * np.load(one))
+
+    ended = wsolbench("score", folder, "--dataset", "cub", "--data", cub, "--normalise", normalise, "--json")
+
+    if normalise == "never":
+        assert (ended.code, f"{one} (0 to 255)" in ended.err) == (2, True)
+    else:
+        assert (ended.code, json.loads(ended.out)["normalised"]) == (0, True)
+        assert "every score map was scaled to [0, 1] by its own" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("maps", "--baseline", "whole"), "name a folder of score maps, or a --baseline"),
+        (("--baseline", "whole", "--protocol", "wsolbench", "--held-out", "maps"), "--held-out is for score maps"),
+        (("maps", "--held-out", "maps"), "--held-out is for score maps under a protocol that chooses"),
+        (("--baseline", "whole", "--out", "none/known.npz"), "no folder 'none' to write known.npz into"),
+    ],
+)
+def test_score_refuses_words_that_would_do_nothing(
+    wsolbench: Command, cub: Path, words: tuple[str, ...], said: str
+) -> None:
+    ended = wsolbench("score", *words, "--dataset", "cub", "--data", cub)
+
+    assert (ended.code, said in ended.err) == (2, True)
 
 
 def test_score_without_maps_or_baseline_says_what_to_name(wsolbench: Command) -> None:

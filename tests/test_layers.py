@@ -19,7 +19,7 @@ LAYERS = [
     "_compiled _segments _scores _pixels",
     "index",
     "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint",
-    "table statistics published fsck garbage",
+    "table statistics published fsck garbage map_files",
     "method mirror weights batches pixels trace truth claims watch resources backbones backbones.* datasets datasets.*",
     "methods recommended recipe source looks table_file formats formats.*",
     "loop overhead measure evaluation score selection pairing",

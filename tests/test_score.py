@@ -1,5 +1,6 @@
 """Anybody's score maps against the truth, and baselines."""
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wsolbench import protocols
+from wsolbench import map_files, protocols
+from wsolbench import score as scoring
 from wsolbench.dataset import NoSplitError, Split, SplitName
 from wsolbench.errors import InputError
+from wsolbench.evaluation import Scores
 from wsolbench.geometry import Window
-from wsolbench.score import baseline, choosing, score
+from wsolbench.score import baseline, choosing
 from wsolbench.score import save as save_scores
 from wsolbench.truth import Truth, of_network
 
@@ -53,6 +56,11 @@ def save(folder: Path, maps: list[NDArray[Any]]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, score_map)
     return folder
+
+
+def score(*asked: Any) -> Scores:
+    """What is scored, whether the maps were scaled or not."""
+    return scoring.score(*asked)[0]
 
 
 @pytest.fixture
@@ -128,6 +136,69 @@ def test_maps_outside_the_unit_interval_are_scaled_to_it(original: Path, tmp_pat
     assert found.metrics["gt_known_loc"] == 100
 
 
+def blob(size: tuple[int, int], box: tuple[float, ...], peak: float) -> NDArray[np.float64]:
+    """The true box on a pedestal of 0.5."""
+    return 0.5 + (peak - 0.5) * perfect(size, box)
+
+
+@pytest.mark.parametrize(
+    ("peaks", "normalise", "scaled"),
+    [
+        ((0.99, 0.99, 0.99), "auto", False),
+        ((0.99, 1.01, 0.99), "auto", True),  # one that leaves [0, 1] decides for all
+        ((0.99, 0.99, 0.99), "always", True),
+        ((0.99, 0.99, 0.99), "never", False),
+    ],
+)
+def test_all_maps_of_a_folder_are_scaled_or_none(
+    tmp_path: Path, peaks: tuple[float, ...], normalise: Any, scaled: bool
+) -> None:
+    folder = save(tmp_path, [blob(*each) for each in zip(SIZES, BOXES, peaks, strict=True)])
+    rule = protocols.protocol("wsolbench_fixed")  # at 20 % of its maximum a map on a pedestal is all above
+
+    found, said = scoring.score(folder, split_of(), rule, "original", None, normalise=normalise)
+
+    whole = [[0, 0, *size] for size in SIZES]
+    assert (said, found.images["box"].tolist()) == (scaled, [list(box) for box in BOXES] if scaled else whole)
+
+
+@pytest.mark.parametrize("outside", ["own", "held_out"])
+def test_maps_to_choose_on_are_scaled_as_those_that_are_scored(tmp_path: Path, outside: str) -> None:
+    """On a pedestal of 0.5 the true box is found at 50 % and more, when scaled at 0 %."""
+    peaks = {name: 1.01 if name == outside else 0.99 for name in ("own", "held_out")}
+    own, chosen_on = (
+        save(tmp_path / name, [blob(size, box, peak) for size, box in zip(SIZES, BOXES, strict=True)])
+        for name, peak in peaks.items()
+    )
+    rule = protocols.protocol("wsolbench")
+
+    found, scaled = scoring.score(own, split_of(), rule, "original", (chosen_on, split_of()))
+
+    assert (scaled, found.metrics["threshold"], found.metrics["gt_known_loc"]) == (True, 0, 100)
+
+
+def test_a_map_outside_the_unit_interval_is_named_where_none_may_be_scaled(tmp_path: Path) -> None:
+    peaks = (0.9, 1.5, -2.0)
+    folder = save(tmp_path, [blob(*each) for each in zip(SIZES, BOXES, peaks, strict=True)])
+    rule = protocols.protocol("wsolbench_fixed")
+
+    with pytest.raises(InputError, match=r"outside \[0, 1\] \(2\): .*two.jpg.npy \(0.5 to 1.5\), .*three.jpg.npy"):
+        scoring.score(folder, split_of(), rule, "original", None, normalise="never")
+
+
+def test_maps_are_not_kept_while_they_are_looked_at() -> None:
+    alive: list[int] = []
+
+    def load(_index: int) -> NDArray[Any]:
+        array = np.zeros((4, 4))
+        alive.append(1)
+        weakref.finalize(array, alive.pop)
+        assert len(alive) <= 2  # the one that is looked at, and the one before until it is replaced
+        return array
+
+    map_files.look(map_files.MapFiles(split_of(), ["a"] * 50, load))
+
+
 def test_a_map_of_another_size_is_refused_not_resized(original: Path) -> None:
     np.save(original / "a/two.jpg.npy", np.zeros((224, 224)))
 
@@ -147,7 +218,7 @@ def test_a_map_that_is_not_finite_is_named(original: Path) -> None:
     score_map[0, 0] = np.inf
     np.save(original / "a/two.jpg.npy", score_map)
 
-    with pytest.raises(InputError, match=r"the score map of a/two.jpg is not finite everywhere"):
+    with pytest.raises(InputError, match=r"not finite everywhere.*\(1\): .*a/two.jpg.npy \(float32"):
         score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
 
 
@@ -164,6 +235,106 @@ def test_pickled_maps_are_not_loaded(original: Path) -> None:
 
     with pytest.raises(InputError, match=r"two.jpg.npy holds no score map"):
         score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
+def test_all_maps_that_cannot_be_used_are_told_at_once(original: Path) -> None:
+    (original / "a/one.jpg.npy").write_bytes(b"no array")
+    np.save(original / "a/two.jpg.npy", np.full(SIZES[1][::-1], np.nan))
+    np.save(original / "b/three.jpg.npy", np.zeros((1, 64, 64)))
+
+    with pytest.raises(InputError) as told:
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+    assert [problem.partition(str(original))[0] for problem in told.value.problems] == [
+        "",
+        "score maps that are not finite everywhere, or of an endless range (1): ",
+        "score maps that are not of rows and columns (1): ",
+    ]
+
+
+@pytest.mark.parametrize("shape", [(), (0, 0), (0,), (30, 40, 1)])
+@pytest.mark.parametrize("space", ["original", "input"])
+def test_an_array_that_is_no_map_is_named(original: Path, shape: tuple[int, ...], space: str) -> None:
+    np.save(original / "a/one.jpg.npy", np.zeros(shape))
+
+    with pytest.raises(InputError, match=r"not of rows and columns \(1\): .*one.jpg.npy"):
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), space, None)
+
+
+def test_a_map_whose_range_no_number_holds_is_named(original: Path) -> None:
+    score_map = np.zeros(SIZES[0][::-1])
+    score_map[0, :2] = -1.7e308, 1.7e308
+    np.save(original / "a/one.jpg.npy", score_map)
+
+    with pytest.raises(InputError, match=r"of an endless range \(1\): .*one.jpg.npy"):
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
+def test_a_map_that_two_images_would_be_given_is_refused(tmp_path: Path) -> None:
+    """By the name without folder, one.npy is for both."""
+    split = replace(split_of(), ids=("a/one.jpg", "b/one.jpg", "b/three.jpg"))
+    for stem in ("one", "three"):
+        np.save(tmp_path / f"{stem}.npy", np.zeros((32, 32)))
+
+    with pytest.raises(InputError, match=r"go to two images \(1\): .*one.npy to a/one.jpg and b/one.jpg"):
+        score(tmp_path, split, protocols.protocol("wsolbench_fixed"), "input", None)
+
+
+def test_a_map_that_an_image_and_a_held_out_one_would_be_given_is_refused(tmp_path: Path) -> None:
+    own, held_out = (replace(split_of().only([0]), ids=(f"{folder}/one.jpg",)) for folder in ("test", "train"))
+    np.save(tmp_path / "one.npy", np.zeros((32, 32)))
+
+    with pytest.raises(InputError, match=r"go to two images \(1\): .*one.npy to test/one.jpg and train/one.jpg"):
+        score(tmp_path, own, protocols.protocol("wsolbench"), "input", (tmp_path, held_out))
+
+
+@pytest.mark.parametrize("keep", [0, 30, 0.5, 0.9])
+def test_a_torn_archive_is_named(tmp_path: Path, keep: float) -> None:
+    path = tmp_path / "maps.npz"
+    np.savez_compressed(path, **dict(zip(split_of().ids, in_input(60), strict=True)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: keep if keep > 1 else int(keep * len(whole))])
+
+    with pytest.raises(InputError, match=r"maps.npz holds no score map"):
+        score(path, split_of(), protocols.protocol("wsolbench_fixed"), "input", None)
+
+
+def test_a_damaged_map_in_an_archive_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "maps.npz"
+    np.savez(path, **dict(zip(split_of().ids, in_input(60), strict=True)))
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 4  # in the first map's pixels
+    path.write_bytes(content)
+
+    with pytest.raises(InputError, match=r"maps.npz: a/one.jpg holds no score map"):
+        score(path, split_of(), protocols.protocol("wsolbench_fixed"), "input", None)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_file_of_one_image_must_hold_one_map(original: Path, count: int) -> None:
+    (original / "a/one.jpg.npy").unlink()
+    np.savez(original / "a/one.jpg.npz", **{f"map_{k}": perfect(SIZES[0], BOXES[0]) for k in range(count)})
+
+    with pytest.raises(InputError, match=rf"one.jpg.npz holds no score map: it holds {count} arrays"):
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
+def test_a_map_in_place_of_a_folder_is_told(original: Path) -> None:
+    with pytest.raises(InputError, match=r"one.jpg.npy' is one array; name the folder"):
+        score(original / "a/one.jpg.npy", split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
+@pytest.mark.parametrize("name", ["A B/ONE.JPG", "vögel/ein s.v2.jpeg", "鳥.png", "no_ending"])
+def test_maps_of_images_of_any_name_are_found(tmp_path: Path, name: str) -> None:
+    split = replace(split_of().only([0]), ids=(name,))
+    path = tmp_path / "maps" / f"{name}.npy"
+    path.parent.mkdir(parents=True)
+    np.save(tmp_path / "elsewhere.npy", perfect(SIZES[0], BOXES[0]))
+    path.symlink_to(tmp_path / "elsewhere.npy")
+
+    found = score(tmp_path / "maps", split, protocols.protocol("wsolbench_fixed"), "original", None)
+
+    assert found.metrics["gt_known_loc"] == 100
 
 
 def test_the_whole_image_overlaps_by_the_share_of_the_object() -> None:
@@ -273,13 +444,15 @@ def test_a_file_of_another_kind_is_refused(original: Path, tmp_path: Path) -> No
 
     with pytest.raises(InputError, match=r"out.csv must end in .npz"):
         save_scores(tmp_path / "out.csv", split_of(), found)
+    with pytest.raises(InputError, match=r"no folder '.*none' to write out.npz into"):
+        save_scores(tmp_path / "none" / "out.npz", split_of(), found)
 
 
 @pytest.mark.parametrize("kind", [np.complex64, np.dtype("<U1"), np.dtype("datetime64[s]")])
 def test_maps_that_are_no_real_numbers_are_refused(original: Path, kind: Any) -> None:
     np.save(original / "a/two.jpg.npy", np.zeros(SIZES[1][::-1], kind))
 
-    with pytest.raises(InputError, match=r"the score map of a/two.jpg holds .*, no real numbers"):
+    with pytest.raises(InputError, match=r"hold no real numbers \(1\): .*a/two.jpg.npy"):
         score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
 
 

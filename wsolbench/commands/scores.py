@@ -6,8 +6,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsolbench import protocols, words
-from wsolbench.console import Json, app, print_metrics
+from wsolbench.console import Json, app, print_metrics, say
 from wsolbench.errors import InputError
+
+Normalise = Annotated[
+    Literal["auto", "always", "never"],
+    typer.Option(help="scale each map to [0, 1] by its least and greatest score; auto: all if any leaves [0, 1]"),
+]
+SCALED = "every score map was scaled to [0, 1] by its own least and greatest score"
+AS_THEY_ARE = "score maps were taken as they are, all within [0, 1]; --normalise always scales each to its own range"
 
 
 @app.command()
@@ -28,6 +35,7 @@ def score(
     held_out: Annotated[
         Path | None, typer.Option(help="maps of the held-out images, if they are not in the same folder")
     ] = None,
+    normalise: Normalise = "auto",
     share: Annotated[
         float, typer.Option(min=0, max=1, help="of each class's training images is held out, unless others are")
     ] = 0.1,
@@ -39,9 +47,9 @@ def score(
     from wsolbench import datasets, plugins  # noqa: PLC0415  as below
     from wsolbench import score as scoring  # noqa: PLC0415  imports torch
 
-    if folder is None and baseline is None:
-        raise InputError("name a folder of score maps, or a --baseline")
     rule = protocols.protocol(protocol)
+    _refuse_idle(folder, baseline, held_out, chosen=rule.threshold == "held_out")
+    scoring.refuse_out(out)
     found = plugins.make(datasets, dataset, words.values(pairs or ()))
     images = found.split(split, data)
     heading: dict[str, Any] = {"protocol": protocol, "images": len(images)}
@@ -53,10 +61,18 @@ def score(
         heading |= {"threshold_from": f"{len(chosen_on)} images of {name}"}
     if baseline is not None:
         scores = scoring.baseline(baseline, images, 224, rule, chosen_on)
-    else:
-        assert folder is not None  # noqa: S101  checked above
+    elif folder is not None:
         maps_of = None if chosen_on is None else (held_out or folder, chosen_on)
-        scores = scoring.score(folder, images, rule, space, maps_of)
-    if out is not None:
-        scoring.save(out, images, scores)
+        scores, scaled = scoring.score(folder, images, rule, space, maps_of, normalise=normalise)
+        heading["normalised"] = scaled
+        say(SCALED if scaled else AS_THEY_ARE)
+    scoring.save(out, images, scores)
     print_metrics(heading, scores.metrics, as_json)
+
+
+def _refuse_idle(folder: Path | None, baseline: str | None, held_out: Path | None, *, chosen: bool) -> None:
+    """Refuse what would do nothing; `chosen`: the threshold is, on held-out images."""
+    if (folder is None) == (baseline is None):
+        raise InputError("name a folder of score maps, or a --baseline")
+    if held_out is not None and (baseline is not None or not chosen):
+        raise InputError("--held-out is for score maps under a protocol that chooses its threshold on held-out images")
