@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from wsolbench import gallery
+from wsolbench.asked import Asked
 from wsolbench.dataset import Split
-from wsolbench.filling import Asked
 from wsolbench.place import Place
 from wsolbench.site import build
 from wsolbench.store import Store

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from wsolbench import documents, published, report, shipped, table_file
+from wsolbench.asked import Asked
 from wsolbench.errors import InputError
-from wsolbench.filling import Asked
 from wsolbench.protocols import METRICS
 from wsolbench.store import COUNTED
 from wsolbench.table import Cell, Table

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -299,7 +300,7 @@ def pixels(png: bytes) -> NDArray[np.uint8]:
 
 def test_a_picture_has_the_same_bytes_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     first = inspection.picture(by_hand())
-    monkeypatch.setitem(inspection.mpl.rcParams, "font.size", 30.0)  # what a user's own settings say
+    monkeypatch.setitem(mpl.rcParams, "font.size", 30.0)  # what a user's own settings say
 
     assert inspection.picture(by_hand()) == first
 

@@ -24,7 +24,7 @@ LAYERS = [
     "methods recommended recipe source looks table_file formats formats.*",
     "loop overhead measure evaluation score selection pairing",
     "endings",
-    "job filling submission beside sheet",
+    "job asked submission beside sheet",
     "worker",
     "workers packing",
     "crew",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wsolbench import formats, plugins, report, store, table_file
-from wsolbench.filling import Asked
+from wsolbench.asked import Asked
 from wsolbench.formats import txt
 from wsolbench.table import Report
 

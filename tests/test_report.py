@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsolbench import documents, formats, plugins, report, table_file
+from wsolbench.asked import Asked
 from wsolbench.errors import InputError
-from wsolbench.filling import Asked
 from wsolbench.formats import md, txt
 from wsolbench.protocols import METRICS
 from wsolbench.store import COUNTED

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import QUICK, method_folder
 from wsolbench import documents, job, methods, recipe, report, shipped, store, sweep, table_file
-from wsolbench.filling import Asked
+from wsolbench.asked import Asked
 from wsolbench.place import Place
 from wsolbench.protocols import METRICS
 from wsolbench.store import COUNTED

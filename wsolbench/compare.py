@@ -1,6 +1,5 @@
 """Two sets of finished trials, paired: by seed, where everything else is equal, and image by image."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ from wsolbench import protocols, statistics
 from wsolbench.metrics import HIT
 from wsolbench.pairing import Pairs, Side, paired
 from wsolbench.selection import Record, metric
-from wsolbench.table import SIGNIFICANT, Cell, Heading, Report, Row, Table, sentences
+from wsolbench.table import SIGNIFICANT, Cell, Heading, Report, Row, Table, named_seeds, sentences, spelled
 
 Arrays = Callable[[str], Mapping[str, Any]]
 """What is known of each image of a trial, as `Store.arrays` of its predictions."""
@@ -63,23 +62,15 @@ def _values(found: Pairs, name: str) -> list[tuple[float, float]]:
 
 
 def _row(name: str, found: Pairs, values: Sequence[tuple[float, float]], tested: statistics.Paired, p: float) -> Row:
-    means = (_mean([pair[side] for pair in values], found.ids(side)) for side in range(2))
+    means = (Cell.of([pair[side] for pair in values], found.ids(side)) for side in range(2))
     difference = Cell(tested.mean, tested.sd, tested.n, significant=tested.significant(p))
     ends = (Cell() if end is None else Cell(end) for end in (tested.low, tested.high))
     return Row((name,), tuple(found.seeds), (*means, difference, *ends, Cell(tested.p), Cell(p)))
 
 
-def _mean(values: Sequence[float], ids: tuple[str, ...]) -> Cell:
-    n = len(values)
-    mean = math.fsum(values) / n
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
-    return Cell(mean, sd, n, ids)
-
-
 def _caption(found: Pairs) -> str:
-    seeds = ", ".join(map(str, found.seeds))
-    equal = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.equal)
-    return sentences(f"seed{'s' if len(found.seeds) > 1 else ''} {seeds}", f"equal: {equal}", "in %")
+    equal = ", ".join(f"{spelled(name)} {value}" for name, value in found.equal)
+    return sentences(named_seeds(found.seeds), f"equal: {equal}", "in %")
 
 
 def _over_images(found: Pairs, sides: tuple[Side, Side], arrays: Arrays) -> Table:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wsolbench.figures import EVERY_THRESHOLD, Across, Line, Sheet, tick
 from wsolbench.metrics import threshold_grid
 from wsolbench.protocols import METRICS
-from wsolbench.store import COUNTED
+from wsolbench.store import COUNTED, Store
 
 Format = Literal["svg", "png", "pdf"]
 Curves = Mapping[str, NDArray[np.float64]]
@@ -60,6 +60,14 @@ def style() -> Iterator[None]:
         sns.set_style("ticks")
         mpl.rcParams.update(_SETTINGS)
         yield
+
+
+def curves_of(known: Store, sheet: Sheet) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
+    """The stored accuracies over every threshold, by trial, and the ids of the trials that have none."""
+    records = [record for line in sheet.lines for record in line.records]
+    stored = {record["id"]: known.curve(record["id"], record["protocol"]) for record in records}
+    there = {trial_id: curve for trial_id, curve in stored.items() if curve is not None}
+    return there, [trial_id for trial_id in stored if trial_id not in there]
 
 
 def draw(sheet: Sheet, curves: Curves | None = None, *, caption: bool = True) -> Figure:

@@ -26,7 +26,7 @@ from wsolbench.selection import (
     recommended,
 )
 from wsolbench.store import Counted
-from wsolbench.table import shown
+from wsolbench.table import shown, spelled
 
 EVERY_THRESHOLD = "every_threshold"
 """As the field on x: the thresholds from 0 to 100 % at which accuracy is stored."""
@@ -163,7 +163,7 @@ def sheets(file: FigureFile, records: Sequence[Record], filters: Mapping[str, An
     for values in sorted(apart, key=lambda values: [natural(value) for value in values]):
         fixed = dict(zip(file.per, values, strict=True))
         (own, lost), (dashed, gone) = (_by_end([r for r in group if _has(r, fixed)]) for group in (shows, baseline))
-        name = ", ".join(f"{_words(key)} {fixed[key]}" for key in told)
+        name = ", ".join(f"{spelled(key)} {fixed[key]}" for key in told)
         lines = (*_lines(own, file.x.field, styles), *_lines(dashed, file.x.field, styles, baseline=True))
         caption = _caption(file, fixed, lines, [*lost, *gone])
         missing = _missing(file, [*own, *lost], [*dashed, *gone])
@@ -225,7 +225,7 @@ def _settings(told: Mapping[str, str]) -> Iterator[str]:
     """What tells the settings of a method apart; of a switch only that it is off."""
     for name, value in told.items():
         if value != "true":
-            yield f"no {_words(name)}" if value == "false" else f"{_words(name)} {value}"
+            yield f"no {spelled(name)}" if value == "false" else f"{spelled(name)} {value}"
 
 
 def _once(records: Iterable[Record], x: str) -> tuple[Record, ...]:
@@ -262,7 +262,7 @@ def _missing(file: FigureFile, own: Sequence[Record], dashed: Sequence[Record]) 
     """Of the values that are asked for, and of the baseline, those that lack a seed that others have."""
     there, every = _seeds(own, file.x.field), {record["seed"] for record in own}
     asked = dict.fromkeys(shown(meant(value, own[0])) for value in file.x.values)
-    needed = {f"{_words(file.x.field)} {value}": there.get(value, set()) for value in asked}
+    needed = {f"{spelled(file.x.field)} {value}": there.get(value, set()) for value in asked}
     if file.baseline is not None:
         needed["baseline"] = {record["seed"] for record in dashed}
     return tuple(
@@ -281,7 +281,7 @@ def _seeds(records: Iterable[Record], x: str) -> dict[str, set[int]]:
 
 
 def _caption(file: FigureFile, fixed: Mapping[str, str], lines: Iterable[Line], lost: Sequence[Record]) -> str:
-    settings = ", ".join(f"{_words(name)} {value}" for name, value in fixed.items() if value != NOT_GIVEN)
+    settings = ", ".join(f"{spelled(name)} {value}" for name, value in fixed.items() if value != NOT_GIVEN)
     counts = sorted({len(seeds) for line in lines for seeds in _seeds(line.records, file.x.field).values()})
     few, most = counts[0], counts[-1]
     one = "thin lines" if file.x.field == EVERY_THRESHOLD else "small dots"
@@ -289,7 +289,3 @@ def _caption(file: FigureFile, fixed: Mapping[str, str], lines: Iterable[Line], 
     spread = f"mean ± SD (ddof 1) over {over}, {one} are trials" if most > 1 else "values of one seed"
     gone = f" Not shown, as diverged: {', '.join(str(record['id']) for record in lost)}." if lost else ""
     return f"{settings[:1].upper()}{settings[1:]}. In %, {spread}.{gone}"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -1,13 +1,11 @@
 """What the inserted layers of a trained network would do to one image: their maps as numbers and as one picture."""
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -20,7 +18,9 @@ from torch import Tensor
 from wsolbench import job, protocols
 from wsolbench.annotations import read_image
 from wsolbench.batches import normalise
+from wsolbench.drawing import rendered, style
 from wsolbench.errors import Collecting, InputError
+from wsolbench.gallery import COLOURS
 from wsolbench.geometry import window
 from wsolbench.method import Net
 from wsolbench.place import Place
@@ -148,9 +148,8 @@ def picture(inspection: Inspection) -> bytes:
     """A PNG, the same bytes every time: a row for each feature point, in it the image and the maps."""
     names = list(dict.fromkeys(name for point in inspection.points for name in point.maps))
     size = (_CELL * (1 + len(names)), _CELL * len(inspection.points) + 0.5)
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        figure = Figure(figsize=size, dpi=150, layout="constrained")
+    with style():
+        figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(len(inspection.points), 1 + len(names), squeeze=False)
         for axes, title in zip(grid[0], ("input image", *names), strict=True):
             axes.set_title(title, fontsize=11)
@@ -158,9 +157,7 @@ def picture(inspection: Inspection) -> bytes:
             _draw_row(row, inspection.image, point, names)
         trial = inspection.trial
         figure.suptitle(f"{trial.method}, {trial.backbone}, {trial.dataset}, trial {trial.id}", fontsize=9, color="0.4")
-        file = io.BytesIO()
-        figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+    return rendered(figure, "png")
 
 
 def _draw_row(row: NDArray[Any], image: NDArray[np.uint8], point: Point, names: list[str]) -> None:
@@ -184,7 +181,7 @@ def _draw(axes: Axes, image: NDArray[np.uint8], values: Map) -> None:
         axes.set_xlabel(f"0 at {100 * (values == 0).mean():.1f} %")
         return
     axes.imshow(image.mean(2), cmap="gray")
-    drawn = axes.imshow(values, cmap="viridis", alpha=_FAINT, extent=extent)
+    drawn = axes.imshow(values, cmap=COLOURS, alpha=_FAINT, extent=extent)
     bar = axes.inset_axes((1.03, 0, 0.05, 1))
     axes.figure.colorbar(drawn, cax=bar, ticks=MaxNLocator(5))
     bar.tick_params(labelsize=8)

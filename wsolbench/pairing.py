@@ -6,7 +6,7 @@ from typing import Any
 
 from wsolbench.errors import InputError
 from wsolbench.selection import NO_SETTINGS, Record, check_filters, diverged, fits, natural
-from wsolbench.table import shown
+from wsolbench.table import named_seeds, shown
 
 _Key = tuple[tuple[str, str], ...]
 
@@ -107,9 +107,8 @@ def _alone(side: Side, own: dict[_Key, dict[int, Record]], others: dict[_Key, di
     for key, trials in own.items():
         lacking = sorted(trials.keys() - others.get(key, {}).keys())
         if lacking:
-            seeds = f"seed{'s' if len(lacking) > 1 else ''} {', '.join(map(str, lacking))}"
             why = "the other side has no such seed" if key in others else _nearest(key, others)
-            found.append(f"{side.words!r}, {seeds}: no partner, {why}")
+            found.append(f"{side.words!r}, {named_seeds(lacking)}: no partner, {why}")
     return found
 
 

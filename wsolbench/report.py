@@ -1,10 +1,10 @@
 """Tables out of finished trials: a table file says which, records fill them."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from wsolbench.asked import Asked
 from wsolbench.beside import Place, Published
-from wsolbench.filling import Asked, lacking_seeds
 from wsolbench.index import collecting_nothing
 from wsolbench.selection import (
     Part,
@@ -32,8 +32,10 @@ from wsolbench.table import (
     Row,
     Table,
     counts,
+    named_seeds,
     sentences,
     shown,
+    spelled,
     unique,
 )
 from wsolbench.table_file import Line, TableFile
@@ -91,7 +93,7 @@ def _table(sheet: Sheet, notes: Sequence[str] = ()) -> Table:
     rows = [row for block in blocks for row in block]
     said = told(sheet.table, sheet.parts)
     return Table(
-        name=", ".join(f"{_words(name)} {said[name][0]}" for name in sheet.parts[0].fixed if name in said),
+        name=", ".join(f"{spelled(name)} {said[name][0]}" for name in sheet.parts[0].fixed if name in said),
         caption=sentences(_settings(said), f"in % after the last epoch, {_spread(rows)}"),
         labels=sheet.table.headers,
         headings=sheet.headings,
@@ -104,7 +106,7 @@ def _table(sheet: Sheet, notes: Sequence[str] = ()) -> Table:
 
 def _settings(said: Mapping[str, Sequence[str]]) -> str:
     """The caption's fields; those in which rows differ, as recipes of methods may, are said to."""
-    return ", ".join(f"{_words(name)} {_several(list(map(_short, values)))}" for name, values in said.items())
+    return ", ".join(f"{spelled(name)} {_several(list(map(_short, values)))}" for name, values in said.items())
 
 
 def _notes(sheet: Sheet, rows: Sequence[Row]) -> tuple[str, ...]:
@@ -150,10 +152,9 @@ def _diverged(sheet: Sheet, part: Part) -> Iterable[str]:
     """A note for each row of which seeds diverged."""
     for line, cell in sheet.filled[sheet.key(part)].values():
         seeds = by_seed(cell)
-        lost = [str(seed) for seed, record in seeds.items() if diverged(record)]
-        if lost:
-            named = f"seed{'s' if len(lost) > 1 else ''} {', '.join(lost)}"
-            yield f"{_label(sheet, part, line)}: {len(lost)} of {len(seeds)} trials diverged ({named})."
+        if lost := [seed for seed, record in seeds.items() if diverged(record)]:
+            label = _label(sheet, part, line)
+            yield f"{label}: {len(lost)} of {len(seeds)} trials diverged ({named_seeds(lost)})."
 
 
 def _label(sheet: Sheet, part: Part, line: Line) -> str:
@@ -169,9 +170,17 @@ def _missing(sheet: Sheet, part: Part) -> Iterable[Missing]:
     for place, (line, cell) in filled.items():
         if not cell and _is_quoted(sheet, sheet.key(part), place):
             continue
-        for lack in (*lacking_seeds(by_seed(cell), every), *_lacking_metrics(sheet, cell)):
+        for lack in (*_lacking_seeds(by_seed(cell), every), *_lacking_metrics(sheet, cell)):
             command = sheet.asked.command(line.sweep, same, every)
             yield Missing(_label(sheet, part, line), lack, command)
+
+
+def _lacking_seeds(there: Collection[int], every: Sequence[int]) -> list[str]:
+    """The seeds that a row has not, in words."""
+    lacking = [seed for seed in every if seed not in there]
+    if not lacking:
+        return []
+    return [named_seeds(lacking) if there else f"no trial ({named_seeds(lacking)})"]
 
 
 def _is_quoted(sheet: Sheet, key: tuple[str, str], place: Place) -> bool:
@@ -227,7 +236,3 @@ def _precision(table: TableFile, found: Iterable[Part]) -> tuple[str, ...]:
         for count in sorted(numbers, key=natural)
     ]
     return (f"Standard error of one evaluation where it says 50 %: {', '.join(said)}.",) if said else ()
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

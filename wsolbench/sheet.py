@@ -1,6 +1,5 @@
 """How a table is laid out: rows of trials in blocks, columns side by side, what stands beside each, and marks."""
 
-import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +7,8 @@ from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 
+from wsolbench.asked import Asked
 from wsolbench.beside import Beside, Differences, Filled, Place, Published
-from wsolbench.filling import Asked
 from wsolbench.selection import Part, Record, by_seed, diverged, metric
 from wsolbench.store import COUNTED
 from wsolbench.table import ALL_DIVERGED, Cell, Heading, Mark, Row, best, shown, ties, unique
@@ -244,13 +243,9 @@ def _cell(records: Collection[Record], column: Column) -> Cell:
     lost = [] if column.metric in COUNTED else [record for record in records if diverged(record)]
     behind = (record for record in records if diverged(record) or metric(record, column.metric) is not None)
     ids = tuple(str(record["id"]) for record in behind)
-    n = len(found)
-    if not n:
+    if not found:
         return Cell(ids=ids, diverged=len(lost), text=ALL_DIVERGED) if lost else Cell()
-    mean = math.fsum(found) / n
-    spreads = n > 1 and column.metric not in COUNTED
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (n - 1)) if spreads else None
-    return Cell(mean, sd, n, ids, diverged=len(lost))
+    return replace(Cell.of(found, ids, spreads=column.metric not in COUNTED), diverged=len(lost))
 
 
 def _stage_named(label: str, stages: Sequence[str]) -> str:

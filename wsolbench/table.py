@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,6 +80,14 @@ class Cell:
     significant: bool = False  # a difference that may be called so
     diverged: int = 0  # trials that have no number, as they diverged
     text: str = MISSING  # where there is no number
+
+    @classmethod
+    def of(cls, values: Collection[float], ids: tuple[str, ...], *, spreads: bool = True) -> "Cell":
+        """Mean and standard deviation of values, of which there must be one; of a single one there is no spread."""
+        n = len(values)
+        mean = math.fsum(values) / n
+        spreads = spreads and n > 1
+        return cls(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1)) if spreads else None, n, ids)
 
     @property
     def sign(self) -> str:
@@ -168,6 +176,16 @@ def counts(rows: Iterable[Row]) -> list[int]:
 def seeds_of(row: Row) -> str:
     """Over how many seeds a row is: `3`, or `1-3` where its cells differ."""
     return "-".join(str(count) for count in counts([row])) or "0"
+
+
+def named_seeds(seeds: Collection[int]) -> str:
+    """`seed 1` or `seeds 1, 2`."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def spelled(name: str) -> str:
+    """A field's name as a sentence has it."""
+    return name.replace("_", " ")
 
 
 def best(values: Iterable[float | None]) -> float | None:

@@ -1,16 +1,18 @@
 """What the words KEY=VALUE of a command line ask for."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsolbench import documents, protocols
+from wsolbench import documents, files, protocols
 from wsolbench.errors import InputError
 from wsolbench.place import Place
 
 PLACE = ("data", "weights", "device", "workers", "protocol", "tensorboard")
 """Keys that say where a trial runs and what is asked of it, not what it is."""
+
+_OF_RECORDS = ("weights", "protocol")  # keys of a place that records are chosen by too
 
 MOST_SEEDS = 10_000
 """Of a sweep; more are a slip."""
@@ -31,6 +33,21 @@ def asked(pairs: Iterable[str] | None, results: Path) -> tuple[dict[str, Any], P
     if type(workers) is not int or workers < 0:
         raise InputError(f"workers must be a number of processes, 0 or more, not {workers!r}")
     return settings, Place(results, **place)
+
+
+def trial_filters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that records must have, of the values of KEY=VALUE words; a weights file stands for its digest."""
+    filters = {key: value for key, value in given.items() if key not in PLACE or key in _OF_RECORDS}
+    if "protocol" in filters:
+        protocols.protocol(str(filters["protocol"]))
+    if Path(str(filters.get("weights"))).is_file():
+        filters["weights"] = files.sha256(Path(str(filters["weights"])))
+    return filters
+
+
+def to_repeat(given: Mapping[str, Any]) -> dict[str, str]:
+    """What of the place the commands repeat that fill a table."""
+    return {key: str(given[key]) for key in ("data", "weights") if key in given}
 
 
 def _is_file(weights: Any) -> bool:

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from wsolbench import files, shipped, store, words
-from wsolbench.commands.reports import trial_filters
 from wsolbench.console import INCOMPLETE, Json, Results, app, say
 from wsolbench.errors import InputError, nearest
 from wsolbench.store import Store
 
 if TYPE_CHECKING:
-    from wsolbench.drawing import Curves
     from wsolbench.figures import Sheet
     from wsolbench.gallery import Seen
 
@@ -30,7 +28,7 @@ def figure(
 ) -> None:
     """Draw the figures of figures/*.yaml from the finished trials: means, their spread, and every trial as a dot."""
     names = [word for word in name if "=" not in word]
-    filters = trial_filters(words.values(word for word in name if "=" in word))
+    filters = words.trial_filters(words.values(word for word in name if "=" in word))
     if not names:
         raise InputError(f"name a figure; there are: {', '.join(shipped.names('figures'))}")
     from wsolbench import drawing, figures  # noqa: PLC0415  `--help` does without matplotlib
@@ -45,7 +43,10 @@ def figure(
         found = figures.sheets(plan, rows, filters)
         complete.append(_told(stem, plan.sweep, found, results))
         for number, sheet in enumerate(found, start=1):
-            drawn = drawing.draw(sheet, _curves(known, sheet) if plan.x.field == figures.EVERY_THRESHOLD else {})
+            curves, lost = drawing.curves_of(known, sheet) if plan.x.field == figures.EVERY_THRESHOLD else ({}, [])
+            if lost:
+                say(f"left out, as their predictions.npz is not among the results: {', '.join(lost)}")
+            drawn = drawing.draw(sheet, curves)
             for form in asked:
                 target = out / f"{stem}{f'-{number}' if len(found) > 1 else ''}.{form}"
                 files.write(target, drawing.rendered(drawn, form, sheet.title))
@@ -74,15 +75,6 @@ def _told(stem: str, sweep: str | None, sheets: Sequence["Sheet"], results: Path
         if sheet.missing:
             say(f"{stem}: no finished trial of {', '.join(sheet.missing)}{hint}")
     return bool(sheets) and not any(sheet.missing for sheet in sheets)
-
-
-def _curves(known: Store, sheet: "Sheet") -> "Curves":
-    """The stored accuracies over every threshold; trials that have none are named."""
-    records = [record for line in sheet.lines for record in line.records]
-    stored = {record["id"]: known.curve(record["id"], record["protocol"]) for record in records}
-    if lost := [trial_id for trial_id, curve in stored.items() if curve is None]:
-        say(f"left out, as their predictions.npz is not among the results: {', '.join(lost)}")
-    return {trial_id: curve for trial_id, curve in stored.items() if curve is not None}
 
 
 @app.command()

@@ -1,22 +1,19 @@
 """`report` and `compare`: tables out of finished trials."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from wsolbench import documents, files, formats, plugins, protocols, shipped, store, words
+from wsolbench import documents, formats, plugins, protocols, shipped, store, words
+from wsolbench.asked import Asked
 from wsolbench.console import INCOMPLETE, Json, Pairs, Results, app, say
 from wsolbench.errors import InputError
-from wsolbench.filling import Asked
 from wsolbench.store import Store
 from wsolbench.table import Report
-
-_PLACE = ("data", "weights")
-_NOT_OF_TRIALS = ("data", "device", "workers", "tensorboard")
 
 
 @app.command()
@@ -39,8 +36,7 @@ def report(
     given = words.values(word for word in file if "=" in word)
     if not names:
         raise InputError(f"name a report; there are: {', '.join(shipped.names('reports'))}")
-    place = {name: str(given[name]) for name in _PLACE if name in given}
-    asked = Asked(str(results), trial_filters(given), place, paper, quote, more)
+    asked = Asked(str(results), words.trial_filters(given), words.to_repeat(given), paper, quote, more)
     wanted = [word.strip() for word in formats_.split(",")]
     for name in wanted:
         plugins.load(formats, name)
@@ -74,8 +70,8 @@ def compare(
     from wsolbench import compare as comparing  # noqa: PLC0415  imports numpy
     from wsolbench.pairing import Side  # noqa: PLC0415
 
-    both = trial_filters(words.values(pairs or ()))
-    sides = [Side(text, {**trial_filters(words.values(words.split(text))), **both}) for text in (ours, theirs)]
+    both = words.trial_filters(words.values(pairs or ()))
+    sides = [Side(text, {**words.trial_filters(words.values(words.split(text))), **both}) for text in (ours, theirs)]
     names = [name.strip() for name in metric.split(",")]
     if unknown := [name for name in names if name not in protocols.METRICS]:
         raise InputError(f"no metric {', '.join(unknown)}; there are: {', '.join(protocols.METRICS)}")
@@ -117,13 +113,3 @@ def _write(made: Report, stem: Path, wanted: Sequence[str]) -> None:
         target = stem.with_name(f"{stem.name}.{ending}")
         target.write_text(plugins.load(formats, ending).render(made), encoding="utf-8")
         say(f"written: {target}")
-
-
-def trial_filters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that trials must have; a weights file stands for its digest."""
-    filters = {key: value for key, value in given.items() if key not in _NOT_OF_TRIALS}
-    if "protocol" in filters:
-        protocols.protocol(str(filters["protocol"]))
-    if Path(str(filters.get("weights"))).is_file():
-        filters["weights"] = files.sha256(Path(str(filters["weights"])))
-    return filters

@@ -6,10 +6,7 @@ from typing import Annotated
 import typer
 
 from wsolbench import words
-from wsolbench.commands.reports import trial_filters
 from wsolbench.console import INCOMPLETE, Results, app, say
-
-_PLACE = ("data", "weights")
 
 
 @app.command()
@@ -24,15 +21,15 @@ def site(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="replace a folder that is no site too")] = False,
 ) -> None:
     """Write tables, figures, a gallery and a page for each trial, as a folder that a browser opens without a server."""
-    from wsolbench.filling import Asked  # noqa: PLC0415  `--help` does without numpy
+    from wsolbench.asked import Asked  # noqa: PLC0415  `--help` does without numpy
     from wsolbench.place import Place  # noqa: PLC0415
     from wsolbench.site import build  # noqa: PLC0415
 
     given = words.values(pairs or ())
-    filters = trial_filters(given)
+    filters = words.trial_filters(given)
     if not yes:
         build.refuse_other(out)
-    asked = Asked(str(results), filters, {name: str(given[name]) for name in _PLACE if name in given})
+    asked = Asked(str(results), filters, words.to_repeat(given))
     data = Path(str(given["data"])) if "data" in given else None
     place = Place(results, data=data, protocol=str(filters["protocol"]) if "protocol" in filters else None)
     made = build.build(out, place, asked, cards, say)

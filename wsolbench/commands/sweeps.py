@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from wsolbench import resources, shipped, store, words
+from wsolbench.asked import Asked
 from wsolbench.cluster import RETRIES, Wish
 from wsolbench.commands.reports import print_report
 from wsolbench.console import FAILED, INCOMPLETE, Pairs, Results, app, say
 from wsolbench.errors import InputError
-from wsolbench.filling import Asked
 from wsolbench.memory import lasting
 from wsolbench.place import Place
 from wsolbench.slurm import NoAnswerError

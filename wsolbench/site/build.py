@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsolbench import documents, figures, gallery, report, shipped, store, table_file
+from wsolbench.asked import Asked
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
-from wsolbench.filling import Asked
 from wsolbench.formats import html
 from wsolbench.place import Place
 from wsolbench.protocols import METRICS
@@ -203,17 +203,12 @@ def _figures(known: Store, records: Sequence[Mapping[str, Any]], filters: Mappin
         plan = figures.read(shipped.find("figures", name))
         curved = plan.x.field == figures.EVERY_THRESHOLD
         for number, sheet in enumerate(figures.sheets(plan, records, filters), start=1):
-            curves = _curves(known, sheet) if curved else {}
+            curves = drawing.curves_of(known, sheet)[0] if curved else {}
             if sheet.lines and (curves or not curved):
                 drawn = drawing.draw(sheet, curves, caption=False)  # the page has it
                 width, height = (round(96 * inches) for inches in drawn.get_size_inches())
                 content = drawing.rendered(drawn, "svg", sheet.title)
                 yield Picture(f"{name}-{number}.svg", sheet.title, sheet.caption, width, height, content)
-
-
-def _curves(known: Store, sheet: figures.Sheet) -> dict[str, Any]:
-    found = {one["id"]: known.curve(one["id"], one["protocol"]) for line in sheet.lines for one in line.records}
-    return {trial_id: curve for trial_id, curve in found.items() if curve is not None}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""What a table lacks, and the command that fills it."""
+"""What a user asked of a report, and the command that fills what it lacks."""
 
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,15 +48,6 @@ class Asked:
         options += ["--seeds", _numbers(sorted(seeds))] if seeds else []
         args = " ".join(map(shlex.quote, [*options, *(f"{name}={value}" for name, value in given.items())]))
         return " ".join(["make", *words, *([f"ARGS={shlex.quote(args)}"] if args else [])]).replace("$", "$$")
-
-
-def lacking_seeds(there: Collection[int], every: Sequence[int]) -> list[str]:
-    """The seeds that a row has not, in words."""
-    lacking = [str(seed) for seed in every if seed not in there]
-    if not lacking:
-        return []
-    seeds = f"seed{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}"
-    return [seeds if there else f"no trial ({seeds})"]
 
 
 def _numbers(seeds: Sequence[int]) -> str:
