@@ -273,6 +273,19 @@ def test_a_constant_map_is_a_miss_and_no_error() -> None:
     assert found.metrics["gt_known_loc"] == 0
 
 
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("side", [1, 2, 7])
+def test_a_constant_map_of_any_size_has_the_box_of_no_region(name: str, side: int) -> None:
+    rule = replace(protocol(name), geometry="resize224", threshold=0.2)
+    constants = np.random.default_rng(0).normal(size=20).astype(np.float32)  # interpolation would not keep most of them
+
+    found = scores(
+        predictions(*(np.full((side, side), c) for c in constants)), split_of(*[[(5, 5, 15, 15)]] * 20), rule
+    )
+
+    assert found.images["box"].tolist() == [[0, 0, 0, 0] if rule.clip else [0, 0, 1, 1]] * 20
+
+
 def test_a_map_that_is_not_finite_is_a_miss_and_no_error() -> None:
     score_map = filled((5, 5, 15, 15))
     score_map[0, 0] = np.nan

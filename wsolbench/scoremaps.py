@@ -11,13 +11,18 @@ Maps: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 
 
 def resized(score_maps: Maps, height: int, width: int, interpolation: str) -> Maps:
-    """(N, h, w) score maps at the size of the input, (N, height, width); `interpolation` is `linear` or `cubic`."""
+    """(N, h, w) score maps at the size of the input, (N, height, width); `interpolation` is `linear` or `cubic`.
+
+    A constant map stays constant to the bit, where interpolation would leave noise for `min_max` to stretch.
+    """
     import cv2  # noqa: PLC0415  costs a tenth of a second that the command line does without
 
     how = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}[interpolation]
-    out = np.empty((len(score_maps), height, width), np.float32)
-    for index, score_map in enumerate(score_maps):
-        cv2.resize(score_map, (width, height), dst=out[index], interpolation=how)
+    out = np.empty((len(score_maps), height, width), score_maps.dtype)
+    constant = score_maps.min(axis=(1, 2)) == score_maps.max(axis=(1, 2))
+    out[constant] = score_maps[constant, :1, :1]
+    for index in np.flatnonzero(~constant):
+        cv2.resize(score_maps[index], (width, height), dst=out[index], interpolation=how)
     return out
 
 
