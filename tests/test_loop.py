@@ -61,6 +61,21 @@ def test_rates_fall_after_each_step(trial: Trial, epoch: int, factor: float) -> 
     assert [group["lr"] for group in sgd.param_groups] == pytest.approx([0.1 * factor, 0.2 * factor])
 
 
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "frequency"), [("cub", 50, 15), ("imagenet", 10, 3), ("openimages", 10, 3)]
+)
+def test_rates_of_the_recipe_fall_where_wsolevaluations_do(dataset: str, epochs: int, frequency: int) -> None:
+    """It counts epochs from 1 and divides the rate before each whose number its frequency divides."""
+    trial = recipe.complete({"dataset": dataset, "backbone": "vgg16", "method": "cam", "weights": "none"})
+    sgd, rate = loop.optimizer(network(), trial), trial.lr
+
+    assert trial.epochs == epochs
+    for epoch in range(1, epochs + 1):
+        rate *= 0.1 if epoch % frequency == 0 else 1
+        loop.set_rates(sgd, trial, epoch - 1)
+        assert sgd.param_groups[0]["lr"] == pytest.approx(rate)
+
+
 def test_body_trains_at_its_rate_and_the_rest_at_the_heads(trial: Trial) -> None:
     net = network()
 
