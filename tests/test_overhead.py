@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.conftest import BACKBONES, Command
-from wsolbench import documents, methods, overhead, plugins
+from wsolbench import documents, methods, overhead, plugins, recipe
 from wsolbench.backbone import Backbone
 from wsolbench.errors import InputError
 from wsolbench.measure import Measured, Plan
@@ -370,6 +370,19 @@ def test_reported_figures_stand_as_printed_with_a_note(
     reported = (found.reported_params_mib, found.reported_param_overhead_pct, found.reported_compute_overhead_pct)
     assert reported == figures
     assert "no published code" in (found.note or "")
+
+
+def test_where_the_recipe_drops_in_mobilenet_is_told_with_what_it_costs(shipped: Overheads) -> None:
+    trial = recipe.complete({"dataset": "imagenet", "backbone": "mobilenet_v1", "method": "adl", "weights": "none"})
+    points = trial.method_options["points"]
+    network = recipe.blueprint("mobilenet_v1", {})
+    maps = [network.shapes(224, 224)[point] for point in points]
+
+    operations = sum(2 * c * h * w + 6 * h * w + 1 for c, h, w in maps)
+    told = row(shipped, "mobilenet_v1", "adl").note or ""
+    assert sum(c * h * w for c, h, w in maps) == 501_760  # as at conv7, conv13 and conv14
+    assert f"{', '.join(points[:-1])} and {points[-1]}: as many values there" in told
+    assert f"+{100 * operations / (2 * 801_983_488):.4f} %" in told
 
 
 def test_labels_of_the_shipped_table_are_unique(shipped: Overheads) -> None:
