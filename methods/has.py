@@ -15,7 +15,7 @@ from wsolbench.plugins import OPTIONS, Count, Share
 class HaS(Method):
     """Each patch of a square grid is filled with the mean colour, or left, independently in each image."""
 
-    patch: Count = 32  # side of a patch, pixels; those at the right and lower edge are cut off
+    patch: Count = 32  # side of a patch, pixels of the images as they are: 7 x 7 at 224; those at the edge are cut off
     hide_probability: Share = 0.5
 
     def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,18 @@ def test_dropping_covers_more_of_the_body_than_cam_in_every_seed() -> None:
     assert min(dropped) > max(coverages(dataset="shapes", method="cam")) + 5
 
 
+def test_the_readme_names_the_grid_that_patches_were_on() -> None:
+    """HaS on CUB was run with patches that are made for larger images: who reads its numbers has to know."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = {(row["patch"], row["image_size"]) for row in rows("cub") if "patch" in row}
+
+    for patch, size in found:
+        grid = -(-int(str(size)) // int(str(patch)))
+        assert f"patches of {patch} pixels" in text
+        assert f"at {size} they are one of {grid} x {grid}" in text
+    assert found
+
+
 def test_the_readme_is_finished() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
 
