@@ -1,6 +1,7 @@
 """Two sets of trials, paired by seed and by image."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,13 +46,27 @@ def test_trials_are_paired_by_seed() -> None:
     (table,) = made.tables
     (loc, clas) = table.rows
     assert alone == []
-    assert table.headers == ("method=adl", "method=cam", "Difference", "95 % from", "95 % to", "p", "p (Holm)")
+    limits = ("95 % from", "95 % to", "BCa 95 % from", "BCa 95 % to")
+    assert table.headers == ("method=adl", "method=cam", "Difference", *limits, "p", "p (Holm)")
     assert [cell.mean for cell in loc.cells[:3]] == [53.0, 50.0, 3.0]
-    assert [cell.mean for cell in loc.cells[5:]] == [0.25, 0.5]  # all three positive: 2 of 8; two rows
+    assert [cell.mean for cell in loc.cells[7:]] == [0.25, 0.5]  # all three positive: 2 of 8; two rows
     assert loc.cells[0].ids == ("adl0", "adl1", "adl2")
-    assert [cell.mean for cell in clas.cells] == [70.0, 70.0, 0.0, None, None, 1.0, 1.0]
+    assert [cell.mean for cell in clas.cells] == [70.0, 70.0, 0.0, None, None, None, None, 1.0, 1.0]
     assert table.caption == "Seeds 0, 1, 2. Equal: dataset birds, lr 0.1, protocol wsolbench. In %."
     assert "With fewer than 6 pairs no difference is called significant." in table.notes
+
+
+def test_both_intervals_stand_there_and_how_far_bca_is_to_be_believed() -> None:
+    made, _ = compared(THREE)
+
+    (table,) = made.tables
+    low, high, bca_low, bca_high = (cell.mean or 0.0 for cell in table.rows[0].cells[3:7])
+    half = 4.3027 * math.sqrt(7 / 3)  # t of 2 degrees of freedom; differences 2, 1, 6
+    assert (low, high) == pytest.approx((3 - half, 3 + half), abs=1e-3)
+    assert 1 <= bca_low < 3 < bca_high <= 6
+    assert "Difference: paired by seed, with its 95 % interval by Student's t." in table.notes
+    said = "The BCa interval is too narrow over few pairs: over 3 it holds the mean about 72 % of the time."
+    assert said in table.notes
 
 
 def test_six_seeds_may_be_significant_and_five_never_are() -> None:

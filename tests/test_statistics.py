@@ -1,13 +1,16 @@
 import itertools
 import math
+from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsolbench.statistics import holm, mcnemar, paired, standard_error
+from wsolbench.statistics import BCA_COVERS, Interval, Paired, bca_covers, holm, mcnemar, paired, standard_error
 
 INTEGERS = st.lists(st.integers(-20, 20), min_size=1, max_size=8)
 
@@ -25,9 +28,8 @@ def test_a_difference_over_three_seeds_by_hand() -> None:
     assert (found.n, found.mean) == (3, 3)
     assert found.sd == pytest.approx(math.sqrt((1 + 4 + 9) / 2))
     assert found.p == 0.25  # all three positive: 2 of 8 sign changes
-    assert found.low is not None
-    assert found.high is not None
-    assert 1 <= found.low < 3 < found.high <= 6
+    half = 4.3027 * math.sqrt(7 / 3)  # t of 2 degrees of freedom
+    assert found.interval == pytest.approx((3 - half, 3 + half), abs=1e-3)
 
 
 @given(INTEGERS)
@@ -36,6 +38,49 @@ def test_p_is_the_share_of_all_sign_changes(differences: list[int]) -> None:
     found = paired([float(d) for d in differences], [0.0] * len(differences))
 
     assert found.p == pytest.approx(float(sign_flip(differences)))
+
+
+HITS = st.tuples(st.integers(1000, 50_000), INTEGERS)
+
+
+@given(HITS)
+@settings(deadline=None, max_examples=50)
+def test_sums_that_are_equal_but_for_rounding_count_as_equal(hits: tuple[int, list[int]]) -> None:
+    images, differences = hits
+    theirs = [400 + 7 * seed for seed in range(len(differences))]
+
+    found = paired(
+        [100 * (own + more) / images for own, more in zip(theirs, differences, strict=True)],
+        [100 * own / images for own in theirs],
+    )
+
+    assert found.p == pytest.approx(float(sign_flip(differences)))
+
+
+def test_accuracies_of_1090_images_that_differ_by_a_few_hits() -> None:
+    theirs, differences = [400, 400, 400, 400], [-2, -4, 3, 6]
+
+    found = paired(
+        [100 * (own + more) / 1090 for own, more in zip(theirs, differences, strict=True)],
+        [100 * own / 1090 for own in theirs],
+    )
+
+    assert found.p == 14 / 16 == sign_flip(differences)  # all but the two whose sums are 1 and -1
+
+
+@pytest.mark.parametrize("count", [16, 20, 21, 60])
+def test_p_of_many_pairs_is_exact_or_close(count: int) -> None:
+    differences = [(-1) ** (index % 3) * (1 + index % 5) for index in range(count)]
+    ways = Counter({0: 1})  # to reach each sum
+    for each in differences:
+        ways = Counter(
+            {sum_: ways[sum_ - each] + ways[sum_ + each] for old in ways for sum_ in (old - each, old + each)}
+        )
+    far = sum(number for sum_, number in ways.items() if abs(sum_) >= abs(sum(differences)))
+
+    found = paired([each / 10 for each in differences], [0.0] * count)
+
+    assert found.p == pytest.approx(far / 2**count, abs=1e-12 if count <= 20 else 0.01)
 
 
 @given(INTEGERS)
@@ -58,27 +103,52 @@ def test_six_equal_signs_are_significant_and_five_are_not() -> None:
 def test_no_difference_at_all() -> None:
     found = paired([1.5, 2.5], [1.5, 2.5])
 
-    assert (found.mean, found.sd, found.low, found.high, found.p) == (0, 0, None, None, 1)
+    assert (found.mean, found.sd, found.interval, found.bca, found.p) == (0, 0, None, None, 1)
 
 
 def test_one_pair_has_no_spread_and_no_interval() -> None:
     found = paired([2.0], [1.0])
 
-    assert (found.n, found.mean, found.sd, found.low, found.high, found.p) == (1, 1, None, None, None, 1)
+    assert (found.n, found.mean, found.sd, found.interval, found.bca, found.p) == (1, 1, None, None, None, 1)
 
 
-def test_the_interval_is_the_same_every_time() -> None:
-    assert paired([5, 7, 8, 4], [1, 2, 2, 2]) == paired([5, 7, 8, 4], [1, 2, 2, 2])
+def test_the_bca_interval_is_the_same_every_time() -> None:
+    one, again = (paired([5, 7, 8, 4], [1, 2, 2, 2]) for _ in range(2))
+
+    assert one.bca is not None
+    assert one.bca == again.bca
 
 
-def test_the_interval_of_many_symmetric_differences_is_that_of_a_normal_mean() -> None:
+def test_both_intervals_of_many_symmetric_differences_are_those_of_a_normal_mean() -> None:
     differences = np.linspace(-1, 1, 60) + 3
 
     found = paired(differences.tolist(), [0.0] * 60)
 
     half = 1.96 * differences.std(ddof=1) / math.sqrt(60)
-    assert found.low == pytest.approx(3 - half, abs=0.02)
-    assert found.high == pytest.approx(3 + half, abs=0.02)
+    assert found.interval == pytest.approx((3 - half, 3 + half), abs=0.01)
+    assert found.bca == pytest.approx((3 - half, 3 + half), abs=0.02)
+
+
+def coverage(pairs: int, of: Callable[[Paired], Interval | None]) -> float:
+    """Of the intervals of 500 draws of normal differences, how many hold their mean, in %."""
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.randn(500, pairs, generator=random, dtype=torch.float64).tolist()
+    intervals = [of(Paired(tuple(row))) for row in drawn]
+    return 100 * sum(ends is not None and ends[0] <= 0 <= ends[1] for ends in intervals) / 500
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 5, 10])
+def test_the_interval_holds_the_mean_of_few_normal_differences_as_often_as_it_says(pairs: int) -> None:
+    assert coverage(pairs, lambda found: found.interval) == pytest.approx(95, abs=3)  # 3 standard errors
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 6])
+def test_the_bca_interval_holds_it_as_rarely_as_is_told(pairs: int) -> None:
+    assert coverage(pairs, lambda found: found.bca) == pytest.approx(bca_covers(pairs), abs=6)
+
+
+def test_of_pairs_between_those_simulated_the_fewer_are_told() -> None:
+    assert [bca_covers(pairs) for pairs in (1, 2, 7, 8, 100)] == [BCA_COVERS[pairs] for pairs in (2, 2, 6, 8, 30)]
 
 
 def test_holm_by_hand() -> None:

@@ -1,6 +1,6 @@
 """What stands beside a column of a table: the published numbers, and the differences to the baseline row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from wsolbench import published, statistics
 from wsolbench.errors import InputError
 from wsolbench.published import Number
 from wsolbench.selection import Part, Record, by_seed, fits, metric
-from wsolbench.table import MISSING, NOT_REPORTED, QUOTED, SIGNIFICANT, Cell, Heading, shown, unique
+from wsolbench.table import NOT_REPORTED, QUOTED, SIGNIFICANT, Cell, Heading, shown, unique
 from wsolbench.table_file import DELTA, Column, Line
 
 Place = tuple[int, int]
@@ -102,24 +102,26 @@ class Differences:
     column: Column
     baseline: Mapping[str, Any]
     rows: Filled
+    bca: bool = False  # show the BCa interval too
 
     def headings(self, group: str) -> tuple[Heading, ...]:
         """Those of the difference, its interval, and the p corrected for so many rows."""
         name = f"{DELTA} {self.column.header}"
-        ends = (Heading(f"{name}, 95 % {end}", group, signed=True) for end in ("from", "to"))
+        kinds = ("95 %", "BCa 95 %") if self.bca else ("95 %",)
+        limits = (Heading(f"{name}, {kind} {end}", group, signed=True) for kind in kinds for end in ("from", "to"))
         return (
             Heading(self.column.difference_heading, group, signed=True),
-            *ends,
+            *limits,
             Heading(f"{name}, p (Holm)", group, decimals=4, p=True),
         )
 
     def cells(self, place: Place, cell: Cell) -> tuple[Cell, ...]:  # noqa: ARG002  the records say more
         """The difference, its interval, and its p; dashes in the baseline's own row."""
         if place not in self._found:
-            return (Cell(),) * 4
+            return (Cell(),) * len(self.headings(""))
         found, p = self._found[place]
         more = Cell(found.mean, found.sd, found.n, significant=found.significant(p))
-        return more, _number(found.low), _number(found.high), _number(p)
+        return more, *ends(found.interval), *(ends(found.bca) if self.bca else ()), Cell(p)
 
     def notes(self) -> tuple[str, ...]:
         """How it is tested."""
@@ -127,7 +129,8 @@ class Differences:
             return ()
         found = self._found.values()
         said = [
-            f"{DELTA}: less {_baseline(self.baseline)}, paired by seed, with its BCa 95 % interval.",
+            f"{DELTA}: less {_baseline(self.baseline)}, paired by seed, with its 95 % interval by Student's t.",
+            *([bca_note(paired for paired, _ in found)] if self.bca else []),
             "p is of the exact two-sided sign-flip test, corrected by Holm over the rows.",
         ]
         if any(paired.n < statistics.LEAST_SEEDS for paired, _ in found):
@@ -157,8 +160,16 @@ class Differences:
         return {seed: value for seed, value in found.items() if value is not None}
 
 
-def _number(value: float | None) -> Cell:
-    return Cell(text=MISSING) if value is None else Cell(mean=value)
+def ends(interval: statistics.Interval | None) -> tuple[Cell, Cell]:
+    """The cells of an interval: dashes where there is none."""
+    return (Cell(), Cell()) if interval is None else (Cell(interval[0]), Cell(interval[1]))
+
+
+def bca_note(found: Iterable[statistics.Paired]) -> str:
+    """How far BCa intervals are to be believed, of the fewest pairs that there are."""
+    n = min(paired.n for paired in found)
+    covers = statistics.bca_covers(n)
+    return f"The BCa interval is too narrow over few pairs: over {n} it holds the mean about {covers} % of the time."
 
 
 def _baseline(where: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wsolbench import protocols, statistics
+from wsolbench.beside import bca_note, ends
 from wsolbench.metrics import HIT
 from wsolbench.pairing import Pairs, Side, paired
 from wsolbench.selection import Record, metric
@@ -42,7 +43,9 @@ def _over_seeds(found: Pairs, sides: tuple[Side, Side], metrics: Sequence[str]) 
     rows = [_row(name, found, values[name], tested[name], corrected[name]) for name in tested]
     few = f"with fewer than {statistics.LEAST_SEEDS} pairs no difference is called significant"
     notes = [
-        "Difference: paired by seed, with its BCa 95 % interval; p is of the exact two-sided sign-flip test.",
+        "Difference: paired by seed, with its 95 % interval by Student's t.",
+        *([bca_note(tested.values())] if tested else []),
+        "p is of the exact two-sided sign-flip test.",
         "p (Holm) is corrected over the rows.",
         *([sentences(few)] if len(found.seeds) < statistics.LEAST_SEEDS else []),
         *([f"{SIGNIFICANT}: significant at 5 %."] if any(row.cells[2].significant for row in rows) else []),
@@ -50,7 +53,10 @@ def _over_seeds(found: Pairs, sides: tuple[Side, Side], metrics: Sequence[str]) 
     ]
     headings = (
         *(Heading(side.words) for side in sides),
-        *(Heading(text, signed=True) for text in ("Difference", "95 % from", "95 % to")),
+        *(
+            Heading(text, signed=True)
+            for text in ("Difference", "95 % from", "95 % to", "BCa 95 % from", "BCa 95 % to")
+        ),
         *(Heading(text, decimals=4, p=True) for text in ("p", "p (Holm)")),
     )
     return Table("Over seeds", _caption(found), ("Metric",), headings, (tuple(rows),), {}, tuple(notes), ())
@@ -64,8 +70,8 @@ def _values(found: Pairs, name: str) -> list[tuple[float, float]]:
 def _row(name: str, found: Pairs, values: Sequence[tuple[float, float]], tested: statistics.Paired, p: float) -> Row:
     means = (Cell.of([pair[side] for pair in values], found.ids(side)) for side in range(2))
     difference = Cell(tested.mean, tested.sd, tested.n, significant=tested.significant(p))
-    ends = (Cell() if end is None else Cell(end) for end in (tested.low, tested.high))
-    return Row((name,), tuple(found.seeds), (*means, difference, *ends, Cell(tested.p), Cell(p)))
+    limits = (*ends(tested.interval), *ends(tested.bca))
+    return Row((name,), tuple(found.seeds), (*means, difference, *limits, Cell(tested.p), Cell(p)))
 
 
 def _caption(found: Pairs) -> str:

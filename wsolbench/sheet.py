@@ -111,8 +111,8 @@ class Sheet:
             if any(paper.number(place) for paper in papers.values() for place in paper.rows):
                 found.append(dict(papers))
         if column.difference:
-            to = self.table.compare_to
-            found.append({below: Differences(column, to, self.filled[key]) for below, key in there.items()})
+            to, bca = self.table.compare_to, self.asked.more
+            found.append({below: Differences(column, to, self.filled[key], bca) for below, key in there.items()})
         return found
 
     def _over(self, side: _Side, column: Column) -> tuple[Heading, ...]:

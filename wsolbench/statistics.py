@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,29 +18,78 @@ LEAST_SEEDS = 6
 """Below so many pairs no difference is called significant: 2 / 2**5 is above 5 %."""
 
 LEVEL = 0.05
-_EXACT = 2**16  # sign changes that are all tried; of more seeds than 16 so many are drawn
-_DRAWS = 9_999
+_EXACT = 20  # pairs of which every change of signs is tried; of more, so many are drawn:
+_DRAWS = 2**16
+_RESAMPLES = 9_999
+_SAME = 1e-9  # sums this close, of all that they sum up, are equal but for rounding: accuracies lie on a grid
+
+Interval = tuple[float, float]
+
+BCA_COVERS = {2: 50, 3: 72, 4: 80, 5: 84, 6: 86, 8: 88, 10: 90, 15: 92, 20: 93, 30: 94}
+"""How often, in %, the BCa interval of so many normal differences holds their mean (`benchmarks/intervals.py`)."""
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A difference over pairs of seeds.
+    """Differences over pairs of seeds, and what they say of their mean."""
 
-    Args:
-        n: pairs.
-        mean: of the differences.
-        sd: of the differences, ddof 1; None of one pair.
-        low: end of the BCa 95 % interval of the mean; None where all differences are the same, as of one pair.
-        high: the other end.
-        p: of the two-sided sign-flip test of no difference.
-    """
+    differences: tuple[float, ...]
 
-    n: int
-    mean: float
-    sd: float | None
-    low: float | None
-    high: float | None
-    p: float
+    @property
+    def n(self) -> int:
+        """Pairs."""
+        return len(self.differences)
+
+    @property
+    def mean(self) -> float:
+        """Of the differences."""
+        return math.fsum(self.differences) / self.n
+
+    @property
+    def sd(self) -> float | None:
+        """Of the differences, ddof 1; None of one pair."""
+        if self.n == 1:
+            return None
+        return math.sqrt(math.fsum((each - self.mean) ** 2 for each in self.differences) / (self.n - 1))
+
+    @property
+    def interval(self) -> Interval | None:
+        """Student's 95 % interval of the mean, exact for normal differences; None where all are the same, as of one."""
+        if self.sd is None or self._alike:
+            return None
+        from scipy.special import stdtrit  # noqa: PLC0415
+
+        half = float(stdtrit(self.n - 1, 1 - LEVEL / 2)) * self.sd / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
+    @cached_property
+    def bca(self) -> Interval | None:
+        """The BCa 95 % interval of the mean (Efron, JASA 1987), far too narrow over few pairs: `BCA_COVERS`."""
+        if self._alike:
+            return None
+        import numpy as np  # noqa: PLC0415
+        from scipy.stats import bootstrap  # noqa: PLC0415  it takes half a second
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of resamples that are all the same: few seeds have some
+            found = bootstrap((self.differences,), np.mean, n_resamples=_RESAMPLES, method="BCa", rng=0)
+        ends = float(found.confidence_interval.low), float(found.confidence_interval.high)
+        return ends if all(map(math.isfinite, ends)) else None
+
+    @cached_property
+    def p(self) -> float:
+        """Of the two-sided sign-flip test of no difference, exact for up to 20 pairs."""
+        import numpy as np  # noqa: PLC0415
+
+        sums, drawn = (_every_sum(self.differences), 0) if self.n <= _EXACT else (_drawn_sums(self.differences), 1)
+        slack = _SAME * math.fsum(map(abs, self.differences))
+        far = np.abs(sums) >= abs(math.fsum(self.differences)) - slack
+        return float((far.sum() + drawn) / (len(far) + drawn))
+
+    @property
+    def _alike(self) -> bool:
+        """Whether all differences are the same, but for rounding."""
+        return max(self.differences) - min(self.differences) <= 1e-12 * max(map(abs, self.differences))
 
     def significant(self, p: float) -> bool:
         """Whether a difference with this corrected p may be called so."""
@@ -47,41 +97,34 @@ class Paired:
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
-    """How much higher `ours` are than `theirs`, pair by pair; exact for up to 16 pairs."""
+    """How much higher `ours` are than `theirs`, pair by pair."""
+    return Paired(tuple(float(one) - float(other) for one, other in zip(ours, theirs, strict=True)))
+
+
+def bca_covers(n: int) -> int:
+    """How often, in %, the BCa interval of n pairs or somewhat fewer holds the mean of normal differences."""
+    return BCA_COVERS[max(pairs for pairs in BCA_COVERS if pairs <= max(n, 2))]
+
+
+def _every_sum(differences: Sequence[float]) -> "NDArray[np.float64]":
+    """Of the differences, under each change of their signs."""
     import numpy as np  # noqa: PLC0415
 
-    differences = np.subtract(ours, theirs)
-    n = len(differences)
-    mean = math.fsum(differences) / n
-    low, high = _interval(differences)
-    return Paired(n, mean, float(differences.std(ddof=1)) if n > 1 else None, low, high, _sign_flip(differences))
+    sums = np.zeros(1)
+    for each in differences:
+        sums = np.concatenate([sums - each, sums + each])
+    return sums
 
 
-def _sign_flip(differences: "NDArray[np.float64]") -> float:
-    """Share of the sign changes with a mean at least as far from 0."""
-    if len(differences) == 1 or not differences.any():
-        return 1.0
+def _drawn_sums(differences: Sequence[float]) -> "NDArray[np.float64]":
+    """Of the differences, under changes of their signs drawn at random."""
     import numpy as np  # noqa: PLC0415
-    from scipy.stats import permutation_test  # noqa: PLC0415  it takes half a second
+    from scipy.stats import permutation_test  # noqa: PLC0415
 
-    found = permutation_test(
-        (differences,), np.mean, permutation_type="samples", vectorized=True, n_resamples=_EXACT, rng=0
+    drawn = permutation_test(
+        (differences,), np.sum, permutation_type="samples", vectorized=True, n_resamples=_DRAWS, rng=0
     )
-    return float(found.pvalue)
-
-
-def _interval(differences: "NDArray[np.float64]") -> tuple[float | None, float | None]:
-    """The BCa 95 % interval of the mean (Efron, JASA 1987)."""
-    import numpy as np  # noqa: PLC0415
-
-    if np.ptp(differences) <= 1e-12 * np.abs(differences).max():
-        return None, None
-    from scipy.stats import bootstrap  # noqa: PLC0415
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of resamples that are all the same: few seeds have some
-        found = bootstrap((differences,), np.mean, n_resamples=_DRAWS, method="BCa", rng=0).confidence_interval
-    return (float(found.low), float(found.high)) if np.isfinite([found.low, found.high]).all() else (None, None)
+    return np.asarray(drawn.null_distribution)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
