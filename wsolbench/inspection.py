@@ -170,6 +170,7 @@ def _draw_row(row: NDArray[Any], image: NDArray[np.uint8], point: Point, names: 
             axes.axis("off")
     for axes in row:
         axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(True)  # a frame: an image may be as white as the page
 
 
 def _draw(axes: Axes, image: NDArray[np.uint8], values: Map) -> None:
