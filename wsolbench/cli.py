@@ -4,11 +4,10 @@ Exit codes: 0 done, 1 some trial failed, also for a full disk, 2 usage, 3 incomp
 """
 
 import errno
-import gc
 import sys
 from typing import NoReturn
 
-from wsolbench import commands, files, plugins
+from wsolbench import commands, files, memory, plugins
 from wsolbench.console import ENVIRONMENT, INTERRUPTED, USAGE, app, say, say_problems
 from wsolbench.errors import InputError
 from wsolbench.slurm import NoAnswerError
@@ -22,7 +21,7 @@ for group in plugins.names(commands):
 
 def main() -> NoReturn:
     """Run the command line; mistakes of the user are told without a traceback."""
-    gc.freeze()  # what was imported stays: the collector need not look at it again
+    memory.keep()  # what was imported
     try:
         app()
     except SystemExit as end:

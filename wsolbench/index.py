@@ -3,12 +3,11 @@
 A line of JSON a table, of columns: a reader parses what it asks for, and ten thousand records cost one file.
 """
 
-import gc
 import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from wsolbench import files
+from wsolbench.memory import collecting_nothing
 
 NAME = ".index.jsonl"
 RACY = 2.0
@@ -28,18 +28,6 @@ _WORTH = 100  # a hundredth of the records must have changed for the index to be
 Row = dict[str, Any] | None
 Stamp = tuple[int, ...]
 Read = Callable[[str], dict[str, Any] | None]
-
-
-@contextmanager
-def collecting_nothing() -> Iterator[None]:
-    """Without the garbage collector, which looks at ten thousand new records again and again, and none is garbage."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 @dataclass

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from wsolbench.asked import Asked
 from wsolbench.beside import Place, Published
-from wsolbench.index import collecting_nothing
+from wsolbench.memory import collecting_nothing
 from wsolbench.selection import (
     Part,
     Record,

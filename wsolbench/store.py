@@ -17,6 +17,7 @@ from wsolbench import files, index
 from wsolbench.attempts import Attempt, State, standing
 from wsolbench.errors import InputError
 from wsolbench.index import Index
+from wsolbench.memory import collecting_nothing
 from wsolbench.protocols import DEFAULT
 from wsolbench.trial import Trial, canonical, flat
 
@@ -211,7 +212,7 @@ class Store:
                 shutil.move(path, aside / path.name)
 
 
-@index.collecting_nothing()
+@collecting_nothing()
 def rows(records: list[dict[str, Any]], protocol: str | None = None) -> list[dict[str, Any]]:
     """Records side by side: a trial's fields and options, its stages, what is counted, its metrics under one protocol.
 
