@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from tests.conftest import QUICK
-from wsolbench import job, measure, recipe
+from wsolbench import machine, measure, recipe
 from wsolbench.place import Place
 
 CUDNN = torch.backends.cudnn
 
 
 def of_trials() -> None:
-    job.settle(recipe.complete(QUICK), Place(Path("results"), device="cpu"))
+    machine.settle(recipe.complete(QUICK), Place(Path("results"), device="cpu"))
 
 
 def of_measurements() -> None:

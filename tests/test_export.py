@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from tests.conftest import BACKBONES, QUICK, Command
-from wsolbench import backbones, export, job, loop, methods, plugins, recipe
+from wsolbench import backbones, export, job, loop, methods, network, plugins, recipe
 from wsolbench.batches import Batch, normalise
 from wsolbench.errors import InputError
 from wsolbench.export import Exported
+from wsolbench.images import class_names, splits
 from wsolbench.method import build
 from wsolbench.place import Place
 from wsolbench.store import Store
@@ -33,7 +34,7 @@ def exported(trained: Trained) -> export.Export:
 
 def test_onnx_gives_the_logits_and_score_maps_of_the_evaluation(trained: Trained, exported: export.Export) -> None:
     trial, place, _ = trained
-    test = job.splits(trial, place).test
+    test = splits(trial, place).test
     seen = [
         np.asarray(Image.fromarray(test.read(index)).resize((32, 32), Image.Resampling.BILINEAR))
         for index in range(len(test))
@@ -68,7 +69,7 @@ def test_the_file_says_what_it_is(trained: Trained, exported: export.Export) -> 
 
     onnx.checker.check_model(model, full_check=True)
     assert (told["trial"], told["method"], told["backbone"]) == (trial.id, trial.method, trial.backbone)
-    assert json.loads(told["classes"]) == list(job.class_names(trial, place))
+    assert json.loads(told["classes"]) == list(class_names(trial, place))
     assert float(told["threshold_pct"]) == record["results"]["wsolbench"]["threshold"]
     assert [output.name for output in model.graph.output] == ["logits", "score_maps"]
 
@@ -76,7 +77,7 @@ def test_the_file_says_what_it_is(trained: Trained, exported: export.Export) -> 
 def untrained(backbone: str, method: str, side: int) -> Exported:
     """A network with the recipe's settings and random weights, of five classes."""
     settings = {"dataset": "shapes", "backbone": backbone, "method": method, "weights": "none", "image_size": side}
-    return Exported(job._blank(recipe.complete(settings), 5)).eval()
+    return Exported(network.blank(recipe.complete(settings), 5)).eval()
 
 
 @pytest.mark.parametrize(

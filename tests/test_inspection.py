@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tests import fake_data
 from tests.conftest import QUICK, Command
-from wsolbench import backbones, checkpoint, inspection, job, methods, plugins, recipe
+from wsolbench import backbones, checkpoint, images, inspection, job, methods, network, plugins, recipe
 from wsolbench.backbone import Backbone
 from wsolbench.errors import InputError
 from wsolbench.inspection import Inspection, Point
@@ -36,7 +36,7 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-def network(method: str, **options: Any) -> Net:
+def untrained(method: str, **options: Any) -> Net:
     torch.manual_seed(0)
     return build(plugins.make(methods, method, options), plugins.make(backbones, "tiny", {}).build(), 3)
 
@@ -50,7 +50,7 @@ def maps_of(found: tuple[Point, ...]) -> dict[str, Mapping[str, NDArray[np.float
 
 def test_the_maps_of_adl_are_those_of_the_feature_map_of_an_evaluation_pass() -> None:
     image = torch.randn(1, 3, 32, 32)
-    net, plain = network("adl", points=("pool2", "conv4"), gamma=0.6), network("cam")
+    net, plain = untrained("adl", points=("pool2", "conv4"), gamma=0.6), untrained("cam")
     plain.load_state_dict(net.state_dict())
     plain.backbone.tap("pool2", "conv4")
 
@@ -67,7 +67,7 @@ def test_the_maps_of_adl_are_those_of_the_feature_map_of_an_evaluation_pass() ->
 
 
 def test_a_component_that_is_switched_off_changes_nothing_anywhere() -> None:
-    (point,) = inspection.points(network("adl", points=("conv4",), importance_map=False), torch.randn(1, 3, 32, 32))
+    (point,) = inspection.points(untrained("adl", points=("conv4",), importance_map=False), torch.randn(1, 3, 32, 32))
 
     assert (point.maps["importance map"] == 1).all()
     assert (point.maps["drop mask"] == 0).any()
@@ -122,7 +122,7 @@ def test_a_point_with_a_dot_is_called_by_its_name() -> None:
 def test_the_network_is_the_trained_one(trained: Trained) -> None:
     trial, place, record = trained
 
-    net = job.trained(trial, place, job.class_names(trial, place), torch.device("cpu"))
+    net = network.trained(trial, place, images.class_names(trial, place), torch.device("cpu"))
 
     assert checkpoint.digest(net) == record["weights_digest"]
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tests import fake_data
 from tests.conftest import NAN_METHOD, QUICK, method_folder
-from wsolbench import checkpoint, datasets, files, job, loop, methods, plugins, recipe, store
+from wsolbench import checkpoint, datasets, files, job, loop, methods, network, plugins, recipe, store
 from wsolbench.errors import InputError
 from wsolbench.loop import DivergedError
 from wsolbench.place import Place
@@ -93,7 +93,7 @@ def test_record_has_a_line_for_each_epoch(trained: Trained) -> None:
 
 def test_record_has_the_digest_of_the_last_checkpoint(trained: Trained) -> None:
     trial, place, record = trained
-    net, _ = job.network(trial, place, 3)
+    net, _ = network.network(trial, place, 3)
 
     reached = checkpoint.resume(Store(place.results).path(trial.id, "checkpoint"), net, loop.optimizer(net, trial))
 
@@ -343,7 +343,7 @@ def test_weights_of_another_network_are_told(place: Place, tmp_path: Path) -> No
 
 def test_weights_other_than_the_trial_asks_for_are_told(place: Place, tmp_path: Path) -> None:
     trial = trial_of(epochs=0)
-    net, _ = job.network(trial, place, 3)
+    net, _ = network.network(trial, place, 3)
     path = tmp_path / "own.safetensors"
     save_file({name: value.contiguous() for name, value in net.backbone.body.state_dict().items()}, path)
     asked = "0" * 64

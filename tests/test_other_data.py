@@ -15,7 +15,7 @@ from tests.conftest import QUICK, Command, words
 from tests.test_compare import ADL, CAM
 from tests.test_compare import record as compared
 from tests.test_report import built, full
-from wsolbench import job, pairing, recipe, store
+from wsolbench import images, job, pairing, recipe, store
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
 from wsolbench.place import Place
@@ -85,7 +85,7 @@ def test_a_record_is_not_taken_for_one_of_other_images(trained: Trained, fewer: 
     with pytest.raises(InputError) as refused:
         job.run(trial, replace(place, data=fewer))
 
-    found = job.splits(trial, replace(place, data=fewer)).digest
+    found = images.splits(trial, replace(place, data=fewer)).digest
     assert str(refused.value) == (
         f"{fewer} holds other images, classes or boxes (data digest {found[:12]}) than trial {trial.id} in "
         f"{place.results} ({record['data_digest'][:12]}): "
@@ -161,7 +161,7 @@ def test_training_does_not_go_on_with_other_images(place: Place, tmp_path: Path,
         job.run(trial, other)
 
     assert sorted(Store(place.results).path(trial.id, "checkpoint").iterdir()) == checkpoints
-    assert job.run(trial, place)["data_digest"] == job.splits(trial, place).digest
+    assert job.run(trial, place)["data_digest"] == images.splits(trial, place).digest
 
 
 # Tables and comparisons

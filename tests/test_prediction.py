@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import QUICK, Command
-from wsolbench import job, prediction, protocols, recipe
+from wsolbench import images, job, prediction, protocols, recipe
 from wsolbench.errors import InputError
 from wsolbench.geometry import window
 from wsolbench.place import Place
@@ -27,7 +27,7 @@ GEOMETRIES: list[Geometry] = ["resize224", "resize256_crop224", "short256_crop22
 def photo(trained: Trained, tmp_path: Path) -> Path:
     """The first test image of the data that the trial was trained on."""
     trial, place, _ = trained
-    test = job.splits(trial, place).test
+    test = images.splits(trial, place).test
     Image.fromarray(test.read(0)).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
 

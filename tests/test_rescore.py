@@ -10,8 +10,9 @@ import pytest
 
 from tests import fake_data
 from tests.conftest import QUICK
-from wsolbench import job, loop, protocols, recipe
+from wsolbench import evaluator, job, loop, protocols, recipe
 from wsolbench.errors import InputError
+from wsolbench.images import splits
 from wsolbench.place import Place
 from wsolbench.store import Store
 from wsolbench.trial import Trial
@@ -44,7 +45,7 @@ def test_a_trial_has_every_protocol_of_its_geometry(trained: Trained) -> None:
 def test_scoring_the_stored_maps_again_equals_the_record_bit_for_bit(copied: Trained, name: str) -> None:
     trial, place, record = copied
 
-    assert job.rescore(trial, replace(place, protocol=name)).metrics == record["results"][name]
+    assert evaluator.rescore(trial, replace(place, protocol=name)).metrics == record["results"][name]
 
 
 @pytest.mark.parametrize("name", ["adl2019", "adl2019_rect", "acol_spg"])
@@ -74,7 +75,7 @@ def test_the_network_that_is_scored_is_the_trained_one(copied: Trained) -> None:
     stored = Store(place.results).arrays(trial.id, "scoremaps.npz")["resize224/test"]
     (Store(place.results).arrays_folder(trial.id) / "scoremaps.npz").unlink()
 
-    job.rescore(trial, replace(place, protocol="wsolevaluation"))
+    evaluator.rescore(trial, replace(place, protocol="wsolevaluation"))
 
     assert np.array_equal(Store(place.results).arrays(trial.id, "scoremaps.npz")["resize224/test"], stored)
 
@@ -92,7 +93,7 @@ def test_stored_maps_need_neither_checkpoint_nor_network(copied: Trained, name: 
     trial, place, record = copied
     shutil.rmtree(Store(place.results).path(trial.id, "checkpoint"))
 
-    assert job.rescore(trial, replace(place, protocol=name)).metrics == record["results"][name]
+    assert evaluator.rescore(trial, replace(place, protocol=name)).metrics == record["results"][name]
 
 
 def test_stored_maps_are_not_scored_against_other_images(copied: Trained, tmp_path: Path) -> None:
@@ -100,13 +101,13 @@ def test_stored_maps_are_not_scored_against_other_images(copied: Trained, tmp_pa
     other = fake_data.cub(tmp_path / "other", per_class=4)
 
     with pytest.raises(InputError, match=f"other images or labels than trial {trial.id} was tested on"):
-        job.rescore(trial, replace(place, data=other, protocol="adl2019"))
+        evaluator.rescore(trial, replace(place, data=other, protocol="adl2019"))
 
 
 def test_held_out_images_are_not_trained_on(trained: Trained) -> None:
     trial, place, _ = trained
 
-    images = job.splits(trial, place)
+    images = splits(trial, place)
 
     assert images.train is not None
     assert images.held_out is not None

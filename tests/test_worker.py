@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import NAN_METHOD, QUICK, Command, method_folder, until, words
-from wsolbench import attempts, batches, files, job, methods, recipe, source, store, worker
+from wsolbench import attempts, batches, evaluator, files, job, methods, network, recipe, source, store, worker
 from wsolbench.attempts import Attempt, Order
 from wsolbench.place import Place
 from wsolbench.store import Store
@@ -159,7 +159,7 @@ def test_stopped_evaluation_is_made_anew_from_the_last_checkpoint(place: Place, 
             yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "test_batches", slowly)
+        patch.setattr(evaluator, "test_batches", slowly)
         process = begin(trial, place)
         until(lambda: Store(place.results).epochs(trial.id))
         time.sleep(0.4)
@@ -204,7 +204,7 @@ def test_trial_in_the_foreground_stops_after_a_step_and_goes_on_from_there(
 
 def test_trial_that_gets_nowhere_fails_at_last(place: Place, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = trial_of(epochs=1)
-    real = job.network
+    real = network.network
 
     def stopped_at_once(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGUSR2)
@@ -362,7 +362,7 @@ def test_zombie_writes_nothing_after_its_successor_has_begun(place: Place, begin
 
 def test_zombie_does_not_publish_over_its_successor(place: Place, begin: Begin, tmp_path: Path) -> None:
     trial, gate = trial_of(epochs=1), tmp_path / "gate"
-    real = job.Evaluator.save
+    real = evaluator.Evaluator.save
 
     def late(*arguments: Any) -> None:
         real(*arguments)
@@ -370,7 +370,7 @@ def test_zombie_does_not_publish_over_its_successor(place: Place, begin: Begin, 
         os.kill(os.getpid(), signal.SIGSTOP)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job.Evaluator, "save", late)
+        patch.setattr(evaluator.Evaluator, "save", late)
         process = begin(trial, place)
         until(gate.exists)
     record = job.run(trial, place)

@@ -1,7 +1,6 @@
 """How attempts end: what kind of end an error is, and what there is to say of it."""
 
 import errno
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from wsolbench import files, recipe
 from wsolbench.attempts import Kind, SupersededError
 from wsolbench.loop import DivergedError
+from wsolbench.machine import peak_mib
 from wsolbench.stop import Stop, Stopped
 from wsolbench.trial import Trial
 
@@ -61,10 +61,3 @@ def _memory(trial: Trial) -> dict[str, Any]:
     sizes = {"batch_size": trial.batch_size, "image_size": trial.image_size}
     device = torch.device("cuda" if torch.cuda.is_available() and torch.cuda.is_initialized() else "cpu")
     return {**sizes, "device": device.type, "peak_mib": round(peak_mib(device), 1), "hint": hint}
-
-
-def peak_mib(device: torch.device) -> float:
-    """The most memory that the trial's tensors took on a GPU, or this process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

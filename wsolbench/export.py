@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsolbench import extract, job
+from wsolbench import extract, images, machine, network
 from wsolbench.errors import InputError
 from wsolbench.inspection import finished
 from wsolbench.method import Net
@@ -79,9 +79,9 @@ def export(trial_id: str, place: Place) -> Export:
     trial = from_spec(record["trial"])
     if extract.extractor(trial.extract) is not None:
         raise InputError(f"trial {trial.id} reads its score maps off gradients, extract={trial.extract}; ONNX has none")
-    job.settle(trial, place)
-    classes = job.class_names(trial, place)
-    net = Exported(job.trained(trial, place, classes, torch.device("cpu"))).eval()
+    machine.settle(trial, place)
+    classes = images.class_names(trial, place)
+    net = Exported(network.trained(trial, place, classes, torch.device("cpu"))).eval()
     content = _onnx(net, trial.image_size, {**_facts(record), "classes": json.dumps(classes)})
     differences = compare(content, net, trial.image_size, len(classes))
     if wrong := {name: found for name, found in differences.items() if not found <= TOLERANCE}:

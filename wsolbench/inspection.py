@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
 
-from wsolbench import job, protocols
+from wsolbench import images, machine, network, protocols
 from wsolbench.annotations import read_image
 from wsolbench.batches import normalise
 from wsolbench.drawing import rendered, style
@@ -87,8 +87,8 @@ def inspect(trial_id: str, image: Path, place: Place) -> Inspection:
     trial = from_spec(record["trial"])
     geometry = protocols.protocol(place.protocol or record["protocol"]).geometry
     seen = window(geometry, np.array(pixels.shape[1::-1]), trial.image_size).pixels(pixels)
-    device = job.settle(trial, place)
-    net = job.trained(trial, place, job.class_names(trial, place), device)
+    device = machine.settle(trial, place)
+    net = network.trained(trial, place, images.class_names(trial, place), device)
     batch = normalise(torch.from_numpy(seen.copy()).permute(2, 0, 1)[None], net.backbone.normalisation)
     found = points(net, batch.to(device))
     if not found:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tabulate import tabulate
 
-from wsolbench import extract, job, loop, protocols, scoremaps
+from wsolbench import extract, images, loop, machine, network, protocols, scoremaps
 from wsolbench.batches import Batch, normalise
 from wsolbench.boxes import boxes_at_thresholds
 from wsolbench.errors import InputError, nearest
@@ -98,10 +98,10 @@ def predict(trial_id: str, image: Path, place: Place, label: str | None = None) 
     if name not in thresholds:
         fix = f"run it with protocol={name} first, which chooses one"
         raise InputError(f"trial {trial.id} has no threshold of protocol {name}; {fix}")
-    classes = job.class_names(trial, place)
+    classes = images.class_names(trial, place)
     chosen = None if label is None else _label(label, classes)
-    device = job.settle(trial, place)
-    passes = _Passes(trial, job.trained(trial, place, classes, device), device, pixels)
+    device = machine.settle(trial, place)
+    passes = _Passes(trial, network.trained(trial, place, classes, device), device, pixels)
     guesses = passes.guesses(protocols.protocol(name).geometry, classes)
     mapped = guesses[0].label if chosen is None else chosen
     found = {each: passes.box(protocols.protocol(each), mapped, share) for each, share in thresholds.items()}

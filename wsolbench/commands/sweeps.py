@@ -180,7 +180,7 @@ def _check_data(plan: "Sweep", place: Place) -> None:
 
     Nor are results of other images taken for what the folder holds that the user names.
     """
-    from wsolbench import job  # noqa: PLC0415  imports torch
+    from wsolbench import images, job  # noqa: PLC0415  imports torch
 
     known, shared = Store(place.results), job.Shared({})
     records = {record["id"]: record for record in known.records()}
@@ -189,7 +189,7 @@ def _check_data(plan: "Sweep", place: Place) -> None:
     say(*dict.fromkeys(notes))
     if place.data is not None:
         done = (trial for trial in plan.trials if trial.id in records)
-        job.refuse_other_data(((records[trial.id], shared.splits(trial, place)) for trial in done), place)
+        images.refuse_other_data(((records[trial.id], shared.splits(trial, place)) for trial in done), place)
 
 
 def _next(plan: "Sweep", place: Place) -> str:
