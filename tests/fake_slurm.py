@@ -116,7 +116,6 @@ def sbatch(state: dict[str, Any], words: list[str]) -> None:
         job = {
             "state": "PENDING",
             "node": "",
-            "name": said["job-name"],
             "comment": said["comment"],
             "reason": "Resources",
         }
@@ -126,7 +125,7 @@ def sbatch(state: dict[str, Any], words: list[str]) -> None:
 
 def squeue(state: dict[str, Any], _: list[str]) -> None:
     for job_id, job in state["jobs"].items():
-        print(job_id, *(job[key] for key in ("state", "node", "name", "comment", "reason")), sep="|")
+        print(job_id, *(job[key] for key in ("state", "node", "comment", "reason")), sep="|")
 
 
 def scontrol(state: dict[str, Any], words: list[str]) -> None:

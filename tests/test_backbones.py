@@ -66,11 +66,6 @@ POINTS = {"vgg16": 18, "mobilenet_v1": 27, "resnet50": 18, "resnet50_se": 18, "i
 every_backbone = pytest.mark.parametrize("name", BACKBONES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def made(name: str, device: str = "meta", **options: Any) -> Backbone:
     torch.manual_seed(0)
     with torch.device(device):

@@ -50,11 +50,6 @@ every_network = pytest.mark.parametrize("method", [*filter(has_own_network, plug
 """For what does not train: a method that only changes images has the network of CAM."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def backbone_of(name: str) -> Backbone:
     return plugins.make(backbones, name, {}).build()
 

@@ -19,12 +19,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
-STEPS = ("open", "write", "fsync", "link", "rename", "sync", "append", "mkdir")
-"""Of putting a file where it belongs; a writer may die after each of them."""
-
 FAULT = "WSOLBENCH_FAULT"
-"""For tests: `<n>:<step>[:<pattern>]` kills this process after the n-th such step on a file of such a name; step `*`
-is any, `write` and `append` are half done."""
+"""For tests: `<n>:<step>[:<pattern>]` kills this process after the n-th such step on a file of such a name; a step is
+`open`, `write`, `fsync`, `link`, `rename`, `sync`, `append` or `mkdir`, or `*`; the writing ones are half done."""
 
 WAITS = (0.05, 0.1, 0.2, 0.4)
 """Seconds between the looks at a file that is there and cannot be read."""

@@ -122,13 +122,8 @@ def option_names(package: ModuleType, name: str) -> list[str]:
     return list(declared_names(option_class(package, name)))
 
 
-def declared_names(cls: Any) -> tuple[str, ...]:
+def declared_names(cls: type[Any]) -> tuple[str, ...]:
     """The options that a class of `option_class` declares, in order."""
-    return _declared_names(cls)
-
-
-@cache
-def _declared_names(cls: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(cls))
 
 

@@ -24,17 +24,15 @@ class Number:
         source: author and title, or repository and file.
         names: what it is of, by `KEYS`; an empty name stands for all.
         settings: fields and options of the trial, as far as the source says them.
-        value: in `unit`.
+        value: in the unit of its metric.
         second_hand: the source itself has it from elsewhere.
     """
 
     source: str
     names: Mapping[str, str]
     value: float
-    unit: str
     second_hand: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
-    note: str = ""
 
     def fits(self, names: Mapping[str, str], settings: Mapping[str, Any]) -> bool:
         """Whether it is of this: each name the same, each of its own settings too."""
@@ -60,8 +58,6 @@ def _number(line: Mapping[str, str]) -> Number:
         source=line["source"],
         names={key: line[key] for key in KEYS},
         value=float(line["value"]),
-        unit=line["unit"],
         second_hand=line["status"] == "second-hand",
         settings=documents.scalar(line["settings"]) if line["settings"] else {},
-        note=line["note"],
     )

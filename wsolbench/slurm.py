@@ -21,7 +21,7 @@ _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE
 ALIVE = frozenset({*_WAITING, *_RUNNING})
 """States of a job that SLURM is not done with: a failed node's jobs are among them as soon as they are requeued."""
 
-_FIELDS = ("id", "state", "node", "name", "comment", "reason")
+_FIELDS = ("id", "state", "node", "comment", "reason")
 _STATES = re.compile(r"[A-Z_]+")
 _ONCE_AN_ARRAY = 200  # ids in one command line
 
@@ -99,7 +99,7 @@ def there() -> bool:
 
 def queue() -> Queue:
     """The jobs of this user that were submitted here, those too that ended a short while ago."""
-    form = "%i|%T|%N|%j|%k|%r"
+    form = "%i|%T|%N|%k|%r"
     words = ("squeue", "--array", "--noheader", "--states=all", f"--user={getpass.getuser()}", f"--format={form}")
     return read_queue(answer(words))
 

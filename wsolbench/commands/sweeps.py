@@ -13,6 +13,7 @@ import typer
 from wsolbench import resources, shipped, store, words
 from wsolbench.asked import Asked
 from wsolbench.cluster import RETRIES, Wish
+from wsolbench.commands import _clusters
 from wsolbench.commands.reports import print_report
 from wsolbench.console import FAILED, INCOMPLETE, Pairs, Results, app, say
 from wsolbench.errors import InputError
@@ -117,10 +118,8 @@ def _counts(plan: "Sweep", found: Store) -> str:
 # On a cluster
 
 
-def _on_cluster(plan: "Sweep", place: Place, wish: "Wish", dry_run: bool) -> NoReturn:
+def _on_cluster(plan: "Sweep", place: Place, wish: Wish, dry_run: bool) -> NoReturn:
     """Submit, or show what would be; ends the command."""
-    from wsolbench.commands import _clusters  # noqa: PLC0415  imports torch
-
     planned = _clusters.planned(plan, place, wish)
     seen = planned.look()
     say(f"{plan.name}: {len(planned.trials)} trials: {planned.counts()}, {len(planned.wanted())} to submit")
