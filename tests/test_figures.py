@@ -440,9 +440,9 @@ def test_a_shipped_figure_is_filled_by_its_sweep(name: str) -> None:
     ("text", "problem"),
     [
         (RATES.replace("sweep:", "sweeps:"), r"small.yaml:\d+: unknown key 'sweeps', did you mean 'sweep'"),
-        (RATES.replace("gt_known_loc,", "gt_known,"), r"small.yaml:\d+: field: .*gt_known"),
+        (RATES.replace("gt_known_loc,", "gt_known,"), r"small.yaml:\d+: y\[0\].field must be .*gt_known"),
         (RATES.replace("title: Rates\n", ""), "title is missing"),
-        (RATES.replace("scale: 100", "scale: -1"), "scale: "),
+        (RATES.replace("scale: 100", "scale: -1"), "x.scale must be more than 0, not -1"),
         (THRESHOLDS.replace("gt_known_loc", "top1_loc"), "only gt_known_loc"),
         (TRADE.replace("[{field: gt_known_loc, label: GT-known Loc (%)}]", "[]"), "y must not be empty"),
     ],

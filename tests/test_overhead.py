@@ -438,11 +438,11 @@ def test_every_unknown_key_and_wrong_value_is_told_with_its_line(tmp_path: Path)
     keys = "title, num_classes, image_size, rows"
     assert f"o.yaml:1: unknown key 'titel', did you mean 'title'? There are: {keys}" in found
     assert "o.yaml:1: title is missing" in found
-    assert "o.yaml:2: num_classes must be int, not 'many'" in found
+    assert "o.yaml:2: num_classes must be a whole number, not 'many'" in found
     assert "o.yaml:3: image_size must be more than 0, not 0" in found
     assert any(one.startswith("o.yaml:5: unknown key 'metod', did you mean 'method'?") for one in found)
-    assert "o.yaml:5: rows.0.method is missing" in found
-    assert "o.yaml:6: rows.1.labels.1 is missing" in found
+    assert "o.yaml:5: rows[0].method is missing" in found
+    assert "o.yaml:6: rows[1].labels[1] is missing" in found
     assert any(one.startswith("o.yaml:9: unknown key 'param_mib', did you mean 'params_mib'?") for one in found)
     assert len(found) == 8
 

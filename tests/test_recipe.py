@@ -172,9 +172,9 @@ def test_no_points_are_a_placement_too() -> None:
         (["pool5"], ["no feature point 'pool5'; this backbone has: conv1, pool1, conv2, pool2, conv3, conv4, conv5"]),
         (["pool1", "pool1"], ["feature point 'pool1' is named 2 times"]),
         ("stages[7:]", ["stages[7:] takes none of the backbone's stages"]),
-        ("pool1", ["points must be list, not 'pool1'"]),
-        ("stages[-:]", ["points must be list, not 'stages[-:]'"]),
-        (3, ["points must be list, not 3"]),
+        ("pool1", ["points must be a list, not 'pool1'"]),
+        ("stages[-:]", ["points must be a list, not 'stages[-:]'"]),
+        (3, ["points must be a list, not 3"]),
     ],
 )
 def test_wrong_points_are_told(points: Any, messages: list[str]) -> None:
@@ -193,7 +193,7 @@ def test_wrong_points_are_told(points: Any, messages: list[str]) -> None:
         ({"drop_rate": 1.5}, "drop_rate must be at most 1, not 1.5"),
         ({"gamma": -0.1}, "gamma must be at least 0, not -0.1"),
         ({"gama": 0.8}, "no field or option 'gama', did you mean 'gamma'? There are: dataset, backbone, method, "),
-        ({"lr": "fast"}, "lr must be float, not 'fast'"),
+        ({"lr": "fast"}, "lr must be a number, not 'fast'"),
         ({"image_size": 0}, "image_size must be more than 0, not 0"),
         ({"weights": "imagenet"}, "tiny has no imagenet weights; say weights=none, give a file, or take another backb"),
         ({"weights": "my.pth"}, "weights must be none, imagenet or the sha256 of a file, not 'my.pth'"),

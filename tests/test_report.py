@@ -476,10 +476,10 @@ def test_all_problems_of_a_file_are_told_with_their_lines() -> None:
     )
 
     assert problems(text) == [
-        f"reports/small.yaml:7: metric must be {metrics}, not 'top1'",
-        "reports/small.yaml:17: labels[0] must be text, not [0]",
-        "reports/small.yaml:18: name must be text, not 3",
-        "reports/small.yaml:10: bolt must be 'bold', 'italic' or 'underline', not 'bolt'",
+        f"reports/small.yaml:7: columns[0].metric must be {metrics}, not 'top1'",
+        "reports/small.yaml:17: blocks[0].rows[1].labels[0] must be text, not [0]",
+        "reports/small.yaml:18: blocks[1].name must be text, not 3",
+        "reports/small.yaml:10: marks.bolt must be 'bold', 'italic' or 'underline', not 'bolt'",
         f"reports/small.yaml:11: unknown key 'notes', did you mean 'note'? There are: {keys}",
     ]
 
@@ -490,8 +490,8 @@ def test_all_problems_of_a_file_are_told_with_their_lines() -> None:
         ("labels: [75]", "labels: [75, 25]", ":16: as many labels as label columns, 1, not 2"),
         (", italic: best classification", "", ":8: mark 'italic' has no meaning; say it under marks"),
         ("title: Masks\n", "", ":1: title is missing"),
-        ("optional: true", "optional: yes", ":9: optional must be true or false, not 'yes'"),
-        ("{method: bare}", "[bare]", ":21: where must be a mapping, not ['bare']"),
+        ("optional: true", "optional: yes", ":9: columns[2].optional must be true or false, not 'yes'"),
+        ("{method: bare}", "[bare]", ":21: blocks[1].rows[0].where must be a mapping, not ['bare']"),
         ("{labels: [N/A], where", "{label: N/A, where", ":21: unknown key 'label', did you mean 'labels'?"),
         ("labels: [Rate]", "labels: []", ":5: labels must not be empty"),
         ("header: Clas", "header: Loc", ":8: two columns have the header 'Loc'"),

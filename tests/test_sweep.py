@@ -12,7 +12,7 @@ from wsolbench.sweep import Sweep
 
 BASE = "base: {dataset: shapes, backbone: tiny, method: adl}\n"
 STAGES = ("pool1", "pool2", "conv4")  # of tiny
-LR = "mine.yaml:4: lr must be float, not 'no'"  # YAML 1.1 would read it as false
+LR = "mine.yaml:4: lr must be a number, not 'no'"  # YAML 1.1 would read it as false
 
 
 @pytest.fixture
@@ -243,12 +243,12 @@ def test_unknown_kind_in_an_override_is_told_alone(file: Path) -> None:
             BASE + "grid: {gamma: [0.8]}\nresources:\n  mem_gb: 3\n  timeout_min: 0",
             "mine.yaml:5: timeout_min must be more than 0, not 0",
         ),
-        (BASE + "grid: {gamma: 0.8}", "mine.yaml:2: grid.gamma must be list, not 0.8"),
+        (BASE + "grid: {gamma: 0.8}", "mine.yaml:2: grid.gamma must be a list, not 0.8"),
         (BASE + "grid:\n  gamma: []", "mine.yaml:3: grid.gamma must have at least 1 value, not []"),
-        (BASE + "trials: {method: cam}", "mine.yaml:2: trials must be list, not {'method': 'cam'}"),
+        (BASE + "trials: {method: cam}", "mine.yaml:2: trials must be a list, not {'method': 'cam'}"),
         (BASE + "trials: [{}]\nseeds: []", "mine.yaml:3: seeds must have at least 1 value, not []"),
-        (BASE + "trials: [{}]\nseeds: [0, -1]", "mine.yaml:3: seeds.1 must be at least 0, not -1"),
-        (BASE + "trials: [{}]\nseeds: 3", "mine.yaml:3: seeds must be list, not 3"),
+        (BASE + "trials: [{}]\nseeds: [0, -1]", "mine.yaml:3: seeds[1] must be at least 0, not -1"),
+        (BASE + "trials: [{}]\nseeds: 3", "mine.yaml:3: seeds must be a list, not 3"),
         (BASE + "base: {}", "mine.yaml:2: repeated key 'base', first on line 1"),
         (BASE + "trials:\n- {}\n- {gamma: 0.5,\n   gamma: 0.6}", "mine.yaml:5: repeated key 'gamma', first on line 4"),
         (BASE + "trials:\n- {}\n- {gamma: 5}", "mine.yaml:4: gamma must be at most 1, not 5"),

@@ -3,14 +3,16 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from wsolbench.errors import InputError, nearest
+from wsolbench.plugins import sentence
 
 # A person writes these files: what is larger is a slip or an attack, and is refused within a second.
 DEEPEST = 32
@@ -18,6 +20,7 @@ MOST_NODES = 50_000
 LONGEST_SCALAR = 100_000  # characters
 LARGEST_FILE = 1_000_000  # bytes
 
+Checked = TypeVar("Checked")
 Keys = tuple[str | int, ...]
 
 # The core schema of YAML 1.2 (section 10.3.2): 1e-4 is a number, `no` and 12:00:00 are text.
@@ -62,6 +65,35 @@ def read(path: Path) -> Document:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: byte {error.start}, {error.reason}") from None
     return parse(text, path)
+
+
+def checked(document: Document, cls: type[Checked]) -> Checked:
+    """The document as an object of `cls`, a dataclass of pydantic.
+
+    Raises:
+        InputError: every value that it does not take, each with file, line, key and what is allowed.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(document.data)
+    except ValidationError as error:
+        raise InputError(*(_refusal(document, cls, detail) for detail in error.errors())) from None
+
+
+def _refusal(document: Document, cls: type[Any], detail: Mapping[str, Any]) -> str:
+    keys = tuple(key for key in detail["loc"] if key != "[key]")  # a wrong key is where it stands
+    where = document.where(*keys)
+    if detail["type"] != "unexpected_keyword_argument":
+        return f"{where}: {sentence({**detail, 'loc': keys})}"
+    known = [each.name for each in fields(_class_at(cls, keys[:-1]))]
+    return f"{where}: unknown key {keys[-1]!r}{nearest(str(keys[-1]), known) or '.'} There are: {', '.join(known)}"
+
+
+def _class_at(cls: Any, keys: Keys) -> Any:
+    """The class of what stands under these keys; that around it where it has none of its own."""
+    for key in keys:
+        inside = get_type_hints(cls).get(str(key)) if isinstance(key, str) else None
+        cls = next((kind for kind in (inside, *get_args(inside)) if is_dataclass(kind)), cls)
+    return cls
 
 
 def parse(text: str, path: Path) -> Document:

@@ -1,16 +1,16 @@
 """What figures show: a YAML file says what is on each axis, finished trials fill it; `drawing` draws it."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic import ConfigDict, StrictBool, StrictStr
 from pydantic.dataclasses import dataclass as checked
 
 from wsolbench import documents
 from wsolbench.documents import Document
-from wsolbench.errors import InputError, nearest
+from wsolbench.errors import InputError
 from wsolbench.looks import Look, looks
 from wsolbench.plugins import Positive
 from wsolbench.protocols import Metric
@@ -116,29 +116,12 @@ def read(path: Path) -> FigureFile:
 
 def figure_file(document: Document) -> FigureFile:
     """The figure that the document describes; raises `InputError`."""
-    try:
-        found = TypeAdapter(FigureFile).validate_python(document.data)
-    except ValidationError as error:
-        raise InputError(*(_problem(document, detail) for detail in error.errors())) from None
+    found = documents.checked(document, FigureFile)
     if not found.y:
         raise InputError(f"{document.where('y')}: y must not be empty")
     if found.x.field == EVERY_THRESHOLD and [up.field for up in found.y] != ["gt_known_loc"]:
         raise InputError(f"{document.where('y')}: over every threshold only gt_known_loc is stored")
     return found
-
-
-def _problem(document: Document, detail: Mapping[str, Any]) -> str:
-    keys = tuple(part for part in detail["loc"] if part != "[key]")
-    where, name = document.where(*keys), str(keys[-1]) if keys else "the file"
-    match detail["type"]:
-        case "unexpected_keyword_argument":
-            level: Any = {"x": Across, "y": Up}.get(str(keys[0]) if len(keys) > 1 else "", FigureFile)
-            known = [each.name for each in fields(level)]
-            return f"{where}: unknown key {name!r}{nearest(name, known) or '.'} There are: {', '.join(known)}"
-        case "missing":
-            return f"{where}: {name} is missing"
-        case _:
-            return f"{where}: {name}: {detail['msg'][0].lower()}{detail['msg'][1:]}, not {detail['input']!r}"
 
 
 def sheets(file: FigureFile, records: Sequence[Record], filters: Mapping[str, Any]) -> list[Sheet]:

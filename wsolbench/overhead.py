@@ -5,13 +5,13 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self, runtime_checkable
 
 import torch
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, StrictStr, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, StrictStr
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -198,26 +198,7 @@ def overhead_file(document: Document) -> OverheadFile:
     """The table that the document describes; raises `InputError`."""
     if not isinstance(document.data, dict):
         raise InputError(f"{document.where()}: the file must be a mapping, not {document.data!r}")
-    try:
-        return TypeAdapter(OverheadFile).validate_python(document.data)
-    except ValidationError as error:
-        raise InputError(*_refused(document, error)) from None
-
-
-_LEVELS: Mapping[str, type[Any]] = {"": OverheadFile, "rows": Line, "reported": Reported}
-
-
-def _refused(document: Document, error: ValidationError) -> Iterator[str]:
-    unknown = "unknown"
-    for detail, sentence in zip(error.errors(), plugins.explain(error, unknown), strict=True):
-        keys = detail["loc"]
-        level = [key for key in ("", *keys[:-1]) if isinstance(key, str)][-1]
-        yield f"{document.where(*keys)}: {_unknown(keys[-1], _LEVELS[level]) if sentence == unknown else sentence}"
-
-
-def _unknown(key: str | int, level: type[Any]) -> str:
-    known = [f.name for f in fields(level)]
-    return f"unknown key {key!r}{nearest(str(key), known) or '.'} There are: {', '.join(known)}"
+    return documents.checked(document, OverheadFile)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import import_module
@@ -30,6 +30,17 @@ _ASKS = {
     "less_than_equal": "at most",
 }
 _LENGTHS = {"too_short": "at least", "too_long": "at most"}
+_KINDS = {
+    "bool": "true or false",
+    "dataclass": "a mapping",
+    "dict": "a mapping",
+    "finite_number": "a finite number",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "string": "text",
+    "tuple": "a list",
+}
 
 
 def names(package: ModuleType) -> list[str]:
@@ -149,11 +160,12 @@ def frozen(value: Any) -> Any:
 
 def explain(error: ValidationError, unknown: str) -> list[Problem]:
     """A sentence for each thing pydantic refused; `unknown` is the sentence for a name that does not exist."""
-    return [Problem(_sentence(detail, unknown), str(detail["loc"][0])) for detail in error.errors()]
+    return [Problem(sentence(detail, unknown), str(detail["loc"][0])) for detail in error.errors()]
 
 
-def _sentence(detail: Mapping[str, Any], unknown: str) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+def sentence(detail: Mapping[str, Any], unknown: str = "no {} is known") -> str:
+    """What pydantic refused, in words; `unknown` as in `explain`."""
+    key = _path(detail["loc"])
     match detail["type"]:
         case "unexpected_keyword_argument" | "extra_forbidden":
             return unknown.format(key)
@@ -162,6 +174,12 @@ def _sentence(detail: Mapping[str, Any], unknown: str) -> str:
         case "value_error":
             return str(detail["ctx"]["error"])
     return f"{key} must {_wanted(detail['type'], detail.get('ctx', {}))}, not {detail['input']!r}"
+
+
+def _path(keys: Sequence[str | int]) -> str:
+    """Where a value stands, such as `rows[0].method`."""
+    parts = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+    return "".join(parts).removeprefix(".") or "the file"
 
 
 def _wanted(refused: str, limits: Mapping[str, Any]) -> str:
@@ -174,4 +192,5 @@ def _wanted(refused: str, limits: Mapping[str, Any]) -> str:
         case _ if refused in _LENGTHS:
             count = limits.get("min_length", limits.get("max_length"))
             return f"have {_LENGTHS[refused]} {count} value{'s' * (count != 1)}"
-    return "be " + refused.removesuffix("_type").replace("_", " ").replace("tuple", "list").replace("dict", "mapping")
+    name = refused.removesuffix("_type")
+    return f"be {_KINDS.get(name, name.replace('_', ' '))}"

@@ -1,16 +1,16 @@
 """A table as a file of reports/ describes it: its rows by the fields of trials, its columns by what is measured."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import field, fields
+from collections.abc import Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, StrictBool, StrictStr
 from pydantic.dataclasses import dataclass as checked
 
 from wsolbench import documents
 from wsolbench.documents import Document, Keys
-from wsolbench.errors import InputError, nearest
+from wsolbench.errors import InputError
 from wsolbench.protocols import Metric
 from wsolbench.published import Key
 from wsolbench.store import Counted
@@ -123,15 +123,6 @@ class TableFile:
         ]
 
 
-_LEVELS: Mapping[tuple[str, ...], type[Any]] = {
-    (): TableFile,
-    ("columns",): Column,
-    ("blocks",): Block,
-    ("blocks", "rows"): Line,
-}
-_WORDS = {"dataclass": "a mapping", "dict": "a mapping", "tuple": "a list", "string": "text", "bool": "true or false"}
-
-
 def read(path: Path) -> TableFile:
     """The table that the file describes; `InputError` has every problem, each with file, line and what is allowed."""
     return table_file(documents.read(path))
@@ -139,44 +130,10 @@ def read(path: Path) -> TableFile:
 
 def table_file(document: Document) -> TableFile:
     """The table that the document describes; raises `InputError`."""
-    try:
-        table = TypeAdapter(TableFile).validate_python(document.data)
-    except ValidationError as error:
-        raise InputError(*(_problem(document, detail) for detail in error.errors())) from None
+    table = documents.checked(document, TableFile)
     if problems := _inconsistencies(table, document):
         raise InputError(*problems)
     return table
-
-
-def _problem(document: Document, detail: Mapping[str, Any]) -> str:
-    keys = tuple(part for part in detail["loc"] if part != "[key]")  # a wrong key is where it stands
-    return f"{document.where(*keys)}: {_sentence(keys, detail)}"
-
-
-def _sentence(keys: tuple[str | int, ...], detail: Mapping[str, Any]) -> str:
-    key = _name(keys)
-    match detail["type"]:
-        case "unexpected_keyword_argument":
-            level = tuple(part for part in keys[:-1] if isinstance(part, str))
-            known = [f.name for f in fields(_LEVELS[level])]
-            return f"unknown key {key!r}{nearest(key, known) or '.'} There are: {', '.join(known)}"
-        case "missing":
-            return f"{key} is missing"
-        case "literal_error":
-            return f"{key} must be {detail['ctx']['expected']}, not {detail['input']!r}"
-        case other:
-            wanted = other.removesuffix("_type")
-            return f"{key} must be {_WORDS.get(wanted, wanted)}, not {detail['input']!r}"
-
-
-def _name(keys: tuple[str | int, ...]) -> str:
-    match keys:
-        case (*_, str(parent), int(number)):
-            return f"{parent}[{number}]"
-        case (*_, last):
-            return str(last)
-        case _:
-            return "the file"
 
 
 def _inconsistencies(table: TableFile, document: Document) -> list[str]:
