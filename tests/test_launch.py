@@ -351,7 +351,7 @@ def test_trial_that_another_launcher_has_is_waited_for(place: Place) -> None:
 
 @pytest.mark.faults
 def test_process_that_does_not_stop_is_killed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "PATIENCE", 1.0)
+    monkeypatch.setattr(launch, "STOP_PATIENCE", 1.0)
     trial, kept = trial_of(epochs=3000), Store(place.results)
     seen: list[int] = []
 

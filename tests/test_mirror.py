@@ -94,7 +94,7 @@ def test_a_broken_mirror_never_stops_a_trial(
     trial = recipe.complete(QUICK)
     whole = job.run(trial, place)
     planted(name, source)
-    monkeypatch.setattr(mirror, "PATIENCE", 0.5 if source == HANGING else 60.0)
+    monkeypatch.setattr(mirror, "WRITER_PATIENCE", 0.5 if source == HANGING else 60.0)
 
     record = job.run(trial, replace(place, results=place.results / "again", tensorboard=place.results / "runs"))
 
@@ -118,7 +118,7 @@ def test_a_writer_that_takes_nothing_is_not_waited_for(
     planted: Callable[[str, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted("tensorboard", HANGING)
-    monkeypatch.setattr(mirror, "PATIENCE", 0.2)
+    monkeypatch.setattr(mirror, "WRITER_PATIENCE", 0.2)
     writer = mirror._Writer(tmp_path / "runs")
 
     for step in range(3_000):  # many times what a pipe holds

@@ -634,7 +634,7 @@ def test_waiting_leaves_when_told_to_and_the_jobs_go_on(fake: FakeSlurm, place: 
 def test_waiting_does_not_go_on_for_ever_where_the_queue_is_silent(
     fake: FakeSlurm, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 0.1)
+    monkeypatch.setattr(cluster, "QUEUE_PATIENCE", 0.1)
     plan = planned(place, TRIALS[:1])
     first = cluster.submit(plan, None, never)
     fake.fault("squeue", "squeue: error: Unable to contact slurm controller")

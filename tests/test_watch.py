@@ -6,11 +6,11 @@ import pytest
 
 from tests.conftest import QUICK
 from wsolbench import attempts, claims, recipe, submission, watch
-from wsolbench.attempts import Attempt
+from wsolbench.attempts import SILENT_AFTER, Attempt
 from wsolbench.claims import Claim
 from wsolbench.slurm import Job
 from wsolbench.store import Store
-from wsolbench.watch import ABSENCE, SILENCE, Cluster, Standing
+from wsolbench.watch import ABSENCE, Cluster, Standing
 
 TRIAL = recipe.complete(QUICK)
 DEAD = {"host": attempts.here()["host"], "pid": 4_194_305, "process_start": "1"}
@@ -81,7 +81,7 @@ def test_a_claim_of_a_dead_launcher_without_a_job_is_free(kept: Store) -> None:
     assert found.note.endswith("which is gone")
 
 
-@pytest.mark.parametrize(("later", "state"), [(claims.STALE_AFTER - 1, "submitting"), (claims.STALE_AFTER + 1, "new")])
+@pytest.mark.parametrize(("later", "state"), [(SILENT_AFTER - 1, "submitting"), (SILENT_AFTER + 1, "new")])
 def test_a_claim_from_another_host_is_free_after_a_while(kept: Store, later: float, state: str) -> None:
     claim(kept, job="", **ELSEWHERE)
 
@@ -135,7 +135,7 @@ def test_a_running_job_without_an_attempt_starts(kept: Store) -> None:
     assert standing(kept, job()) == Standing("running", "starts", "12_0", "n1")
 
 
-@pytest.mark.parametrize(("later", "state"), [(SILENCE - 1, "running"), (SILENCE + 1, "silent")])
+@pytest.mark.parametrize(("later", "state"), [(SILENT_AFTER - 1, "running"), (SILENT_AFTER + 1, "silent")])
 def test_a_running_job_without_a_sign_of_life_is_silent(kept: Store, later: float, state: str) -> None:
     claim(kept)
     attempt(kept, **ELSEWHERE)

@@ -212,10 +212,10 @@ def test_trial_that_gets_nowhere_fails_at_last(place: Place, begin: Begin, monke
 
     monkeypatch.setattr(job, "network", stopped_at_once)
 
-    codes = [code_of(begin(trial, place)) for _ in range(attempts.PATIENCE)]
+    codes = [code_of(begin(trial, place)) for _ in range(attempts.MOST_FRUITLESS)]
 
-    assert codes == [128 + signal.SIGUSR2] * (attempts.PATIENCE - 1) + [1]
-    assert kinds(trial, place) == ["preempted"] * (attempts.PATIENCE - 1) + ["failed"]
+    assert codes == [128 + signal.SIGUSR2] * (attempts.MOST_FRUITLESS - 1) + [1]
+    assert kinds(trial, place) == ["preempted"] * (attempts.MOST_FRUITLESS - 1) + ["failed"]
     found = newest(trial, place)
     assert found is not None
     assert "as were the 4 attempts before it, none of which left a checkpoint" in found.exit()["message"]

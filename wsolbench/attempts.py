@@ -24,11 +24,14 @@ what its writer wrote, an `unreadable` one may be."""
 RESERVED = 4096
 """Bytes kept for the word on how an attempt ended, so that a full disk cannot prevent it."""
 
-PATIENCE = 5
+MOST_FRUITLESS = 5
 """Attempts in a row that may be stopped without having got anywhere."""
 
 SILENT_AFTER = 600.0
-"""Seconds without a sign of life after which an attempt on another host no longer counts as running."""
+"""Seconds after which an attempt, a job or a launcher that gives no sign of life, on another host, is taken for silent.
+
+Such an attempt no longer counts as running, nor the claim of such a launcher as being submitted.
+"""
 
 
 @dataclass(frozen=True)
@@ -163,9 +166,9 @@ class Pulse:
 
 
 def stalled(attempts: Sequence[Attempt]) -> bool:
-    """Whether the last `PATIENCE` attempts were all stopped by the cluster before they had left a checkpoint."""
-    last = [attempt.exit() for attempt in attempts[-PATIENCE:]]
-    return len(last) == PATIENCE and all(e.get("kind") == "preempted" and not e.get("moved") for e in last)
+    """Whether the last `MOST_FRUITLESS` attempts were all stopped by the cluster before they had left a checkpoint."""
+    last = [attempt.exit() for attempt in attempts[-MOST_FRUITLESS:]]
+    return len(last) == MOST_FRUITLESS and all(e.get("kind") == "preempted" and not e.get("moved") for e in last)
 
 
 def standing(attempts: Sequence[Attempt]) -> State:

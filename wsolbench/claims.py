@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wsolbench import files
-from wsolbench.attempts import here, now, running_here
+from wsolbench.attempts import SILENT_AFTER, here, now, running_here
 from wsolbench.store import Store
-
-STALE_AFTER = 600.0
-"""Seconds after which a claim without a job, of a launcher on another host, no longer counts as being submitted."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Claim:
         said = self.said()
         if said.get("host") == socket.gethostname():
             return running_here(said) or _submitting(str(said.get("batch")))
-        return self.age(clock) < STALE_AFTER
+        return self.age(clock) < SILENT_AFTER
 
     def age(self, clock: float) -> float:
         """Seconds since it was made; by the same clock."""

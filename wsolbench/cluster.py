@@ -20,7 +20,7 @@ from wsolbench.watch import AT_WORK, Standing
 POLL = 10.0
 """Seconds between two looks at the queue."""
 
-PATIENCE = 1800.0
+QUEUE_PATIENCE = 1800.0
 """Seconds for which the queue may be silent before nobody waits for it any more."""
 
 MOST_LOSSES = 3
@@ -198,8 +198,8 @@ def wait(plan: Plan, first: Outcome, most: int | None, tell: Tell, stop: Callabl
         asking = _pause(plan, stop)
         cluster = plan.look(asking)
         answered = time.monotonic() if cluster.queue is not None else answered
-        if time.monotonic() - answered > PATIENCE:
-            raise NoAnswerError(f"the queue has been silent for {PATIENCE / 60:.0f} min: {cluster.silent}")
+        if time.monotonic() - answered > QUEUE_PATIENCE:
+            raise NoAnswerError(f"the queue has been silent for {QUEUE_PATIENCE / 60:.0f} min: {cluster.silent}")
         if said != (said := "; ".join(filter(None, (plan.counts(), cluster.silent)))):
             tell(said)
         busy, wanted = len(plan.at_work()), plan.wanted()

@@ -26,7 +26,7 @@ from wsolbench.workers import POLL, Handover, Terms
 Cluster = Literal["local", "debug"]
 
 _FOR_EVER = 60 * 24 * 365  # minutes; submitit gives a local job two unless told
-_PATIENCE = 2.0  # seconds that a process has to end that has nothing to do
+_IDLE_PATIENCE = 2.0  # seconds that a process has to end that has nothing to do
 
 
 class Crew:
@@ -110,7 +110,7 @@ class Crew:
 
     def vanish(self) -> None:
         """End the process, which has taken nothing, and remove its folder; what does not end soon ends by itself."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _IDLE_PATIENCE
         while not self.over:
             # again and again: submitit passes on no signal before it has started the process
             self.tell(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)

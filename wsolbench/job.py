@@ -11,7 +11,16 @@ from typing import Any, NoReturn
 import torch
 
 from wsolbench import checkpoint, endings, loop, mirror, overhead, protocols, source
-from wsolbench.attempts import PATIENCE, Attempt, Order, Pulse, StalledError, SupersededError, cluster_job, stalled
+from wsolbench.attempts import (
+    MOST_FRUITLESS,
+    Attempt,
+    Order,
+    Pulse,
+    StalledError,
+    SupersededError,
+    cluster_job,
+    stalled,
+)
 from wsolbench.batches import Batch, training_batches
 from wsolbench.checkpoint import Position
 from wsolbench.dataset import Split
@@ -117,7 +126,7 @@ def _warn(what: str) -> None:
 
 def _give_up(attempt: Attempt, found: Ending) -> NoReturn:
     """The trial gets nowhere: it fails instead of being queued for ever."""
-    message = f"{found.message}, as were the {PATIENCE - 1} attempts before it, none of which left a checkpoint"
+    message = f"{found.message}, as were the {MOST_FRUITLESS - 1} attempts before it, none of which left a checkpoint"
     message += ": a step takes longer than a job may run; give jobs more time"
     _end(attempt, Ending("failed", message), message + "\n")
     raise StalledError(message)

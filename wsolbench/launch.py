@@ -25,7 +25,7 @@ POLL = 0.1
 """Seconds between two looks at the jobs."""
 LOOK = 10.0
 """Seconds between two looks at a cluster's queue."""
-PATIENCE = 20.0
+STOP_PATIENCE = 20.0
 """Seconds that a job has to stop in order."""
 
 
@@ -216,7 +216,7 @@ class _Jobs:
                     os.kill(int(meta["pid"]), signal.SIGKILL)
 
     def _await(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + STOP_PATIENCE
         while (self.jobs or not self.crew.over) and time.monotonic() < deadline:
             self.ended()
             time.sleep(POLL)

@@ -22,7 +22,7 @@ from wsolbench.trial import Trial
 
 Say = Callable[[Mapping[str, Any]], None]
 
-PATIENCE = 10.0
+WRITER_PATIENCE = 10.0
 """Seconds that the writer has to finish after the trial has."""
 
 _NO_LIBRARY = "tensorboard is not installed: pip install 'wsolbench[tensorboard]'"
@@ -91,12 +91,12 @@ class _Writer:
             _pipe(self.process).close()
         self.process.stdin = None
         try:
-            _, said = self.process.communicate(timeout=PATIENCE)
+            _, said = self.process.communicate(timeout=WRITER_PATIENCE)
             wrong = said.decode(errors="replace").strip().rpartition("\n")[2] if self.process.returncode else ""
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.communicate()
-            wrong = f"the writer did not finish within {PATIENCE:g} s"
+            wrong = f"the writer did not finish within {WRITER_PATIENCE:g} s"
         if wrong:
             print(f"TensorBoard shows this trial in part or not at all: {wrong}", file=sys.stderr, flush=True)
 

@@ -6,16 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsolbench import claims, files, slurm
-from wsolbench.attempts import Attempt
+from wsolbench.attempts import SILENT_AFTER, Attempt
 from wsolbench.claims import Claim
 from wsolbench.slurm import Job, NoAnswerError, Queue
 from wsolbench.store import Store
 
 ABSENCE = 120.0
 """Seconds without a sign of life after which a job that is not in the queue is lost; NFS may hide files for 60."""
-
-SILENCE = 600.0
-"""Seconds without a sign of life after which a running job is said to be silent."""
 
 AT_WORK = frozenset({"submitting", "queued", "stuck", "running", "silent"})
 """States in which a trial is somebody's already."""
@@ -172,7 +169,7 @@ def _alive(claim: Claim, job: Job, own: Sequence[Attempt], clock: float) -> Stan
     """SLURM is not done with it; the end of an earlier attempt, such as that on a failed node, says nothing."""
     if job.on_node:
         note = "" if job.state == "RUNNING" else job.state.lower()
-        if own and not own[-1].exit() and (still := clock - _last_sign(claim, own)) > SILENCE:
+        if own and not own[-1].exit() and (still := clock - _last_sign(claim, own)) > SILENT_AFTER:
             return Standing("silent", f"no sign of life for {span(still)}", job.id, job.node, job.reason, claim)
         return Standing("running", note if own else "starts", job.id, job.node, job.reason, claim)
     do = next((text for reason, text in STUCK.items() if job.reason.strip("()").startswith(reason)), None)
