@@ -1,7 +1,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,17 +163,17 @@ def test_trial_that_another_process_runs_is_waited_for(place: Place) -> None:
     attempt.begin({})
     finished = job.run(trial, replace(place, results=place.results.with_name("elsewhere")))
 
-    def finish() -> None:
-        time.sleep(1)
-        kept.put(trial, {key: value for key, value in finished.items() if key not in {"schema", "id", "trial"}})
-        attempt.end("done")
+    ended: list[dict[Trial, str]] = []
 
-    thread = threading.Thread(target=finish)
-    thread.start()
-    swept = launched([trial], place, "debug")
-    thread.join()
+    def finish(progress: Progress) -> None:
+        ended.append(dict(progress.ended))
+        if len(ended) == 2:
+            kept.put(trial, {key: value for key, value in finished.items() if key not in {"schema", "id", "trial"}})
+            attempt.end("done")
 
-    assert swept.progress.ended == {trial: "done"}
+    launch.launch([trial], place, "debug", 2, finish)
+
+    assert ended == [{}, {}, {trial: "done"}]
     assert len(kept.attempts(trial.id)) == 1
 
 

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -124,18 +123,18 @@ def test_other_threads_are_left_alone() -> None:
 
 
 def child_that_is_sent(number: signal.Signals, *, deaf: bool, by_parent: bool = True) -> int | None:
-    """The exit code of a forked child that sleeps for a second and exits with 7."""
+    """The exit code of a forked child that exits with 7 once the signal has been sent."""
     fork = multiprocessing.get_context("fork")
-    ready = fork.Event()
+    ready, (heard, sent) = fork.Event(), os.pipe()
 
-    def sleep() -> None:
+    def wait() -> None:
         if deaf:
             stop.heed_only_the_parent(0)
         ready.set()
-        time.sleep(1)
+        os.read(heard, 1)
         os._exit(7)
 
-    child = fork.Process(target=sleep)
+    child = fork.Process(target=wait)
     child.start()
     assert ready.wait(10)
     if by_parent:
@@ -144,7 +143,10 @@ def child_that_is_sent(number: signal.Signals, *, deaf: bool, by_parent: bool = 
         other = fork.Process(target=os.kill, args=(child.pid, number))
         other.start()
         other.join()
+    os.write(sent, b".")
     child.join()
+    os.close(heard)
+    os.close(sent)
     return child.exitcode
 
 

@@ -151,19 +151,20 @@ def test_storm_of_signals_leaves_one_ending_in_order(loading: Place, begin: Begi
 
 def test_stopped_evaluation_is_made_anew_from_the_last_checkpoint(place: Place, begin: Begin) -> None:
     trial = trial_of(epochs=1)
-    slow = batches.test_batches
+    read, reached, told = batches.test_batches, place.results.with_name("reached"), place.results.with_name("told")
 
-    def slowly(*arguments: Any) -> Iterator[batches.Batch]:
-        for batch in slow(*arguments):
-            time.sleep(0.3)
+    def held(*arguments: Any) -> Iterator[batches.Batch]:
+        for batch in read(*arguments):
+            reached.touch()
+            until(told.exists)
             yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluator, "test_batches", slowly)
+        patch.setattr(evaluator, "test_batches", held)
         process = begin(trial, place)
-        until(lambda: Store(place.results).epochs(trial.id))
-        time.sleep(0.4)
+        until(reached.exists)
         os.kill(process.pid or 0, signal.SIGTERM)
+        told.touch()
         assert code_of(process) == 128 + signal.SIGTERM
     assert code_of(begin(trial, place)) == 0
 
@@ -567,8 +568,17 @@ def test_heart_beats_whatever_the_process_is_at(place: Place) -> None:
     assert not (attempt.folder / "heartbeat").exists()
 
 
-def test_heart_that_cannot_write_does_not_end_the_trial(place: Place) -> None:
-    attempt = Attempt(place.results / "nowhere" / "0001")
+def test_heart_that_cannot_write_beats_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[OSError] = []
 
-    with attempts.Pulse(attempt).beating(every=0.01):
-        time.sleep(0.1)
+    def beat(*arguments: Any, own: Callable[..., None] = Attempt.beat) -> None:
+        try:
+            own(*arguments)
+        except OSError as error:
+            refused.append(error)
+            raise
+
+    monkeypatch.setattr(Attempt, "beat", beat)
+
+    with attempts.Pulse(Attempt(place.results / "nowhere" / "0001")).beating(every=0.01):
+        until(lambda: len(refused) > 1, 10)

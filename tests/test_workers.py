@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import QUICK
+from tests.conftest import QUICK, until
 from wsolbench import attempts, job, recipe, worker, workers
 from wsolbench.attempts import Order
 from wsolbench.place import Place
@@ -166,10 +166,18 @@ def test_terms_may_come_late(handover: Handover, monkeypatch: pytest.MonkeyPatch
     terms = Terms(Place(handover.folder, protocol="adl2019"), Order(3, "code", "commit"), ("",))
     monkeypatch.setattr(worker, "work_and_exit", run)
     monkeypatch.setattr(workers, "warm", lambda: None)
+    looks, look = handover.folder / "looks", Handover.terms
+
+    def counted(self: Handover) -> Terms | None:
+        with looks.open("a") as file:
+            file.write(".")
+        return look(self)
+
+    monkeypatch.setattr(Handover, "terms", counted)
     process = get_context("fork").Process(target=workers.serve, args=(handover, attempts.here()))
     process.start()
     handover.hand("1", SPEC)
-    time.sleep(0.2)
+    until(lambda: looks.exists() and looks.stat().st_size > 1)
     waited = not codes(handover)
     handover.agree(terms)
     handover.close()
@@ -242,8 +250,9 @@ def test_at_most_so_many_children_at_a_time(handover: Handover, monkeypatch: pyt
     def run(spec: Any, *_: object, **__: object) -> None:
         mine = folder / f"running-{spec['seed']}"
         mine.touch()
+        (folder / f"began-{spec['seed']}").touch()
+        until(lambda: len(list(folder.glob("began-*"))) >= at_once)
         (folder / f"seen-{spec['seed']}").write_text(str(len(list(folder.glob("running-*")))))
-        time.sleep(0.1)
         mine.unlink()
         raise SystemExit(0)
 
@@ -252,7 +261,7 @@ def test_at_most_so_many_children_at_a_time(handover: Handover, monkeypatch: pyt
 
     served(handover, monkeypatch, run, ("",) * at_once)
 
-    assert max(int(path.read_text()) for path in folder.glob("seen-*")) <= at_once
+    assert max(int(path.read_text()) for path in folder.glob("seen-*")) == at_once
     assert len(codes(handover)) == 6
 
 
@@ -261,7 +270,7 @@ def test_each_slot_has_a_card_of_its_own(handover: Handover, monkeypatch: pytest
 
     def run(spec: Any, *_: object, **__: object) -> None:
         (folder / f"card-{spec['seed']}").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-        time.sleep(0.3)
+        until(lambda: len(list(folder.glob("card-*"))) == 2)  # the other runs meanwhile
         raise SystemExit(0)
 
     for seed in range(2):
