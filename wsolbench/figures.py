@@ -18,12 +18,12 @@ from wsolbench.selection import (
     NO_SETTINGS,
     NOT_GIVEN,
     Record,
+    as_recommended,
     check_filters,
     diverged,
     fits,
     meant,
     natural,
-    recommended,
 )
 from wsolbench.store import Counted
 from wsolbench.table import shown, spelled
@@ -139,7 +139,7 @@ def sheets(file: FigureFile, records: Sequence[Record], filters: Mapping[str, An
     styles = looks({str(record["method"]) for record in records})
     chosen = sorted((r for r in records if fits(r, filters)), key=lambda r: (r["seed"], str(r["id"])))
     shows, baseline = [r for r in chosen if _on_sheet(file, r)], _those(chosen, file.baseline)
-    shows = recommended(shows) if file.options == "recommended" else shows
+    shows = as_recommended(shows) if file.options == "recommended" else shows
     apart = {tuple(_value(r, name) for name in file.per): None for r in shows if not diverged(r)}
     told = [name for index, name in enumerate(file.per) if len({values[index] for values in apart}) > 1]
     found = []

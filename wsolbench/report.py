@@ -9,13 +9,13 @@ from wsolbench.memory import collecting_nothing
 from wsolbench.selection import (
     Part,
     Record,
+    as_recommended,
     by_seed,
     check_filters,
     diverged,
     metric,
     natural,
     parts,
-    recommended,
     select,
     sheets,
     told,
@@ -60,7 +60,7 @@ def report(table: TableFile, records: Sequence[Record], asked: Asked) -> Report:
     """
     check_filters(asked.filters, records)
     fitting = select(table, records, asked.filters)
-    cells = [recommended(cell) for cell in fitting] if table.options == "recommended" else fitting
+    cells = [as_recommended(cell) for cell in fitting] if table.options == "recommended" else fitting
     if not any(cells):
         return _nothing(table, asked)
     fewer = [_OTHERS_LEFT_OUT] if list(map(len, cells)) != list(map(len, fitting)) else []

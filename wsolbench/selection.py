@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from wsolbench import recommended as recipe
+from wsolbench import recommended
 from wsolbench.errors import InputError, nearest
 from wsolbench.protocols import METRICS
 from wsolbench.store import COUNTED
@@ -76,7 +76,7 @@ def select(table: TableFile, records: Iterable[Record], filters: Mapping[str, An
     return [chosen.fitting(line.where) for block in table.lines() for line in block]
 
 
-def recommended(records: Sequence[Record]) -> list[Record]:
+def as_recommended(records: Sequence[Record]) -> list[Record]:
     """The records, but of a method that was run with several options only those with the recipe's.
 
     Among the trials that are equal in all other fields but the seed.
@@ -97,7 +97,7 @@ def _recipe_options(record: Record) -> dict[str, Any]:
     """What the recipe gives the method of a trial; nothing for a method that is not here, of which nobody knows."""
     names = (str(record.get(kind)) for kind in ("dataset", "backbone", "method"))
     try:
-        return recipe.options(*names, stages=record.get("stages", ()))
+        return recommended.options(*names, stages=record.get("stages", ()))
     except InputError:
         return {}
 

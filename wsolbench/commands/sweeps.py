@@ -115,9 +115,6 @@ def _counts(plan: "Sweep", found: Store) -> str:
     return f"{plan.name}: {len(plan.trials)} trials: {states}"
 
 
-# On a cluster
-
-
 def _on_cluster(plan: "Sweep", place: Place, wish: Wish, dry_run: bool) -> NoReturn:
     """Submit, or show what would be; ends the command."""
     planned = _clusters.planned(plan, place, wish)
@@ -133,9 +130,6 @@ def _on_cluster(plan: "Sweep", place: Place, wish: Wish, dry_run: bool) -> NoRet
     if over and not _table(plan, place) and not code:
         code = INCOMPLETE
     raise typer.Exit(code)
-
-
-# Here
 
 
 def _workers(place: Place, *, here: bool) -> AbstractContextManager["Crew | None"]:
