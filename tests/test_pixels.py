@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, features
 
 from wsolbench import datasets, pixels, plugins
+from wsolbench.annotations import read_image
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
 from wsolbench.pixels import Pixels
@@ -83,6 +85,60 @@ def test_other_squares_are_another_file(cache: Path, split: Split, other: str) -
         all_of(Pixels(split.only(range(3)), 32))
 
     assert len(files_of(cache)) == 4
+
+
+@pytest.mark.parametrize("name", ["jpg", "libjpeg_turbo"])
+def test_another_decoder_is_another_file(cache: Path, split: Split, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    all_of(Pixels(split, 32))
+    version = features.version
+    monkeypatch.setattr(features, "version", lambda asked: "0.1" if asked == name else version(asked))
+    all_of(Pixels(split, 32))
+
+    assert len(files_of(cache)) == 4
+
+
+WRITTEN = {
+    "1": ([[0, 255]], [[0, 255]]),
+    "L": ([[7, 200]], [[7, 200]]),
+    "I;16": ([[255, 40_000]], [[0, 156]]),
+    "LA": ([[7, 200]], [[7, 200]]),
+}
+"""Greys of a file by its mode, and the bytes that they become."""
+
+
+@pytest.mark.parametrize("mode", WRITTEN)
+def test_bytes_of_layout_2_are_these_and_other_ones_are_another_layout(tmp_path: Path, mode: str) -> None:
+    values, expected = (np.array(grey) for grey in WRITTEN[mode])
+    deep = np.uint16 if mode == "I;16" else np.uint8
+    Image.fromarray(values.astype(deep)).convert(mode).save(tmp_path / "image.png")
+
+    assert pixels.LAYOUT == 2, "write here what the new layout reads"
+    assert read_image(tmp_path / "image.png").tolist() == np.stack([expected] * 3, 2).tolist(), "raise pixels.LAYOUT"
+
+
+def test_each_epoch_says_that_the_cache_is_used(cache: Path, split: Split) -> None:
+    whole = Pixels(split, 32)
+    all_of(whole)
+    for path in files_of(cache):
+        os.utime(path, (0, 0))
+
+    all_of(whole)
+
+    assert all(path.stat().st_mtime > 0 for path in files_of(cache))
+
+
+def test_a_cache_of_somebody_else_is_used_all_the_same(
+    cache: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = all_of(Pixels(split, 32))
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refused)
+
+    assert np.array_equal(all_of(Pixels(split, 32)), expected)
+    assert len(files_of(cache)) == 2
 
 
 def test_a_replaced_image_is_decoded_anew(cache: Path, split: Split, cub: Path) -> None:

@@ -331,6 +331,26 @@ def test_gc_lists_and_deletes_what_can_go(kept: Store, wsolbench: Command) -> No
     assert told(kept) == {}
 
 
+def test_gc_deletes_decoded_images_that_no_trial_uses_when_asked_for_them(
+    kept: Store, wsolbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSOLBENCH_CACHE", str(tmp_path / "cache"))
+    pixels = tmp_path / "cache" / "pixels"
+    pixels.mkdir(parents=True)
+    for name in ("old.npy", "old.crc32", ".old.npy.tmp", "used.npy", "used.crc32"):
+        (pixels / name).write_bytes(b"squares")
+        if "old" in name:
+            os.utime(pixels / name, (time.time() - 25 * 3600,) * 2)
+    asked = ("gc", "--results", kept.folder, "--yes")
+
+    unasked = wsolbench(*asked)
+    ended = wsolbench(*asked, "--cache")
+
+    assert (unasked.code, ended.code, unasked.out) == (0, 0, "")
+    assert ended.out.count("decoded images that no trial uses") == 2
+    assert sorted(path.name for path in pixels.iterdir()) == ["used.crc32", "used.npy"]
+
+
 def test_gc_prints_json(kept: Store, wsolbench: Command) -> None:
     aged(kept.folder)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsolbench import checkpoint, files
+from wsolbench.place import pixels_folder
 from wsolbench.store import JOBS, Store
 
 
@@ -31,13 +32,14 @@ class Item:
             self.path.unlink(missing_ok=True)
 
 
-def items(store: Store, grace: float, *, aside: bool = False) -> list[Item]:
+def items(store: Store, grace: float, *, aside: bool = False, cache: bool = False) -> list[Item]:
     """What can go, older than `grace` hours by the clock that dates the files; nothing of a trial that somebody runs.
 
     Args:
         store: the results.
         grace: hours that everything is left alone after it was written.
         aside: whether to name too what was set aside by --fresh and put by as broken.
+        cache: whether to name too the decoded images that no trial, of any store, has used since.
     """
     latest = files.clock(store.folder) - grace * 3600
     ids = store.ids()
@@ -48,6 +50,17 @@ def items(store: Store, grace: float, *, aside: bool = False) -> list[Item]:
             found += _of_trial(store, name, aside=aside)
     if not live:  # a job that still waits needs what was submitted
         found += ((path, "of jobs that are over") for path in store.folder.glob(f"{JOBS}/*"))
+    old = [Item(path, _size(path), why) for path, why in found if _newest(path) < latest]
+    return old + (_unused(pixels_folder(), grace) if cache else [])
+
+
+def _unused(folder: Path, grace: float) -> list[Item]:
+    """Decoded images, whatever version has written them, that were last used more than `grace` hours ago."""
+    if not folder.is_dir():
+        return []
+    latest = files.clock(folder) - grace * 3600  # another disk than that of the results, perhaps another clock
+    found = [*_temporaries(folder, recursive=False)]
+    found += ((path, "decoded images that no trial uses") for path in sorted(folder.glob("[!.]*")))
     return [Item(path, _size(path), why) for path, why in found if _newest(path) < latest]
 
 

@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -15,12 +16,13 @@ import numpy as np
 import PIL
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+from PIL import features
 from torch.utils.data import DataLoader, Dataset
 
 from wsolbench import files
 from wsolbench.dataset import Split
 from wsolbench.geometry import window
-from wsolbench.place import cache_folder
+from wsolbench.place import pixels_folder
 from wsolbench.protocols import Geometry
 from wsolbench.stop import heed_only_the_parent
 
@@ -30,8 +32,11 @@ Rows = NDArray[np.int64]
 SHARE = 0.5
 """Of the free space of the disk, what one file may take; a larger split is decoded anew in each epoch."""
 
-LAYOUT = 1
-"""Of the files; another one has other names."""
+LAYOUT = 2
+"""Of the files, and of how a file becomes bytes where that is not Pillow's; another one has other names."""
+
+DECODERS = ("jpg", "libjpeg_turbo", "jpg_2000", "webp", "avif")
+"""Libraries behind Pillow whose pixels may differ from version to version; those of other formats lose nothing."""
 
 
 class Pixels(Dataset[Bytes]):
@@ -61,6 +66,7 @@ class Pixels(Dataset[Bytes]):
             workers: processes that decode; the cache needs none.
         """
         if self.cache is not None:
+            self.cache.used()
             yield from ((self.cache.squares, self.cache.sound(group)) for group in groups)
             return
         sampler = [list(group) for group in groups]
@@ -71,7 +77,7 @@ class Pixels(Dataset[Bytes]):
     @cached_property
     def cache(self) -> "Cache | None":
         """The cache, filled first where it is not there yet; None where there can be none."""
-        path = cache_folder() / "pixels" / f"{self._key()}.npy" if self.split.stamp and len(self) else None
+        path = pixels_folder() / f"{self._key()}.npy" if self.split.stamp and len(self) else None
         if path is None:
             return None
         try:
@@ -84,7 +90,8 @@ class Pixels(Dataset[Bytes]):
         """A digest of all that decides the squares: the images' names and states, the geometry, the decoder."""
         assert self.split.stamp is not None  # noqa: S101  asked before
         stamps = [(name, self.split.stamp(index)) for index, name in enumerate(self.split.ids)]
-        facts = [LAYOUT, PIL.__version__, self.geometry, self.side, stamps]
+        decoder = [LAYOUT, PIL.__version__, *(features.version(name) for name in DECODERS)]
+        facts = [*decoder, self.geometry, self.side, stamps]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
     def _filled(self, path: Path) -> "Cache | None":
@@ -107,7 +114,8 @@ class Pixels(Dataset[Bytes]):
 class Cache:
     """The squares on disk, mapped, each checked against its sum when it is first asked for."""
 
-    def __init__(self, squares: Bytes, sums: NDArray[np.uint32], pixels: Pixels) -> None:
+    def __init__(self, path: Path, squares: Bytes, sums: NDArray[np.uint32], pixels: Pixels) -> None:
+        self._path = path
         self.squares = squares
         self._sums = sums
         self._known = np.zeros(len(sums), bool)
@@ -122,7 +130,13 @@ class Cache:
         except (FileNotFoundError, ValueError, EOFError):
             return None
         whole = squares.shape == (len(pixels), pixels.side, pixels.side, 3) and squares.dtype == np.uint8
-        return cls(squares, sums, pixels) if whole and len(sums) == len(squares) else None
+        return cls(path, squares, sums, pixels) if whole and len(sums) == len(squares) else None
+
+    def used(self) -> None:
+        """Date the files anew: what nobody has used for long can go."""
+        with suppress(OSError):  # another user's, or on a disk that is read-only
+            for path in (self._path, _sums(self._path)):
+                os.utime(path)
 
     def sound(self, group: Sequence[int]) -> Rows:
         """The rows of a group, those that were damaged since they were written decoded anew."""

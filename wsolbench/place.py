@@ -41,3 +41,8 @@ def cache_folder() -> Path:
     if own := os.environ.get("WSOLBENCH_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wsolbench"
+
+
+def pixels_folder() -> Path:
+    """Where decoded images are kept."""
+    return cache_folder() / "pixels"

@@ -43,6 +43,7 @@ def fsck(
 def gc(
     results: Results = Path("results"),
     aside: Annotated[bool, typer.Option("--aside", help="also what --fresh and fsck have put by")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="also decoded images that no trial has used since")] = False,
     grace: Annotated[float, typer.Option(min=0, help="hours that everything is left alone after it was written")] = 24,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only list what can go")] = False,
     yes: Yes = False,
@@ -51,7 +52,7 @@ def gc(
     """List what the results no longer need and, when told to, delete it; never anything of a trial that is running."""
     from wsolbench import garbage  # noqa: PLC0415  imports torch
 
-    items = garbage.items(Store(results), grace, aside=aside)
+    items = garbage.items(Store(results), grace, aside=aside, cache=cache)
     if as_json:
         print(json.dumps([{**vars(item), "path": str(item.path)} for item in items]))
     else:
