@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from tests.conftest import QUICK, Command
 from tests.fake_slurm import FakeSlurm
 from wsolbench import claims, cluster, job, recipe
+from wsolbench.commands import status
 from wsolbench.store import Store
 
 TRIALS = [recipe.complete({**QUICK, "epochs": 1, "seed": seed}) for seed in range(3)]
@@ -225,6 +227,21 @@ def test_status_has_the_time_that_is_left(wsolbench: Command, submitted: Store) 
 
     assert {row["id"]: row["left"] for row in rows(wsolbench)}[IDS[0]] == 30.0
     assert "30 s" in wsolbench("status").out
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ([], "2 running; about 90 s left"),
+        ([120.0, 100.0], "2 new, 2 running; about 90 s left, 3 min with the new ones"),  # 360 s, two at a time
+        ([100.0, None], "2 new, 2 running; about 90 s left"),
+    ],
+)
+def test_the_time_left_of_trials_that_nobody_has_started_is_told_apart(new: list[float | None], said: str) -> None:
+    lines = [{"state": "running", "left": left} for left in (90.0, 50.0)]
+    lines += [{"state": "new", "left": left} for left in new]
+
+    assert status._summary(Counter(str(line["state"]) for line in lines), lines) == said
 
 
 @pytest.mark.usefixtures("submitted")

@@ -57,11 +57,19 @@ def _print(lines: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 
 
 def _summary(counts: Counter[str], lines: Sequence[Mapping[str, Any]]) -> str:
-    """How many are in which state, and how long all that are at work will take, as many at a time as run now."""
+    """How many are in which state, and how long those at work and the new ones will take, so many at a time as now."""
     said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no trial"
-    left = [line["left"] for line in lines if line["left"] is not None and line["state"] in AT_WORK]
+    busy = [line["left"] for line in lines if line["left"] is not None and line["state"] in AT_WORK]
+    new = [line["left"] for line in lines if line["state"] == "new"]
     at_once = counts["running"]
-    return f"{said}; about {watch.span(max(sum(left) / at_once, *left))} left" if left and at_once else said
+    if not busy or not at_once:
+        return said
+
+    def span(left: Sequence[float]) -> str:
+        return watch.span(max(sum(left) / at_once, *left))
+
+    more = f", {span([*busy, *new])} with the new ones" if new and None not in new else ""
+    return f"{said}; about {span(busy)} left{more}"
 
 
 def _lines(found: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
