@@ -398,6 +398,65 @@ def test_truncated_image_loses_nothing(place: Place, trained: Trained, tmp_path:
     assert record["weights_digest"] == trained[2]["weights_digest"]
 
 
+ALONE = {"backbone": "timm:test_resnet", "image_size": 32, "held_out": 0}
+"""At 32 pixels its last map is one value, of which batch normalisation knows no spread; there are 12 images."""
+
+LONELY = """
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from wsolbench.method import GapHead, Method, Output
+from wsolbench.plugins import OPTIONS
+
+
+class Head(GapHead):
+    def __init__(self, channels, num_classes):
+        super().__init__(channels, num_classes)
+        self.norm = nn.BatchNorm1d(num_classes)
+
+    def forward(self, maps, labels):
+        found = super().forward(maps, labels)
+        return Output(self.norm(found.logits), **found.maps)
+
+
+@dataclass(frozen=True, config=OPTIONS)
+class Lonely(Method):
+    def head(self, backbone, num_classes):
+        return Head(backbone.channels, num_classes)
+
+
+METHOD = Lonely
+"""
+
+
+@pytest.mark.parametrize("batch_size", [1, 11])
+def test_a_last_batch_of_one_image_that_cannot_train_is_told_before_training(place: Place, batch_size: int) -> None:
+    trial = trial_of(**ALONE, method="cam", batch_size=batch_size)
+
+    message = message_of(trial, place)
+
+    start = f"batch_size {batch_size} leaves a batch of one of the 12 training images, which this network cannot train "
+    assert message.startswith(f"{start}on (Expected more than 1 value per channel when training, got input size ")
+    assert message.endswith("); take another batch_size")
+    assert Store(place.results).epochs(trial.id) == []
+    with pytest.raises(InputError, match="leaves a batch of one"):
+        job.check(trial, place)
+
+
+def test_a_head_that_cannot_train_on_one_image_is_told_too(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = method_folder(tmp_path / "methods", lonely=LONELY)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
+
+    assert "leaves a batch of one" in message_of(trial_of(method="lonely", batch_size=11, held_out=0), place)
+
+
+@pytest.mark.parametrize("setting", [{"batch_size": 5}, {"image_size": 64}, {"epochs": 0}, {"backbone": "tiny"}])
+def test_a_last_batch_that_can_train_is_no_matter(place: Place, setting: dict[str, Any]) -> None:
+    job.check(trial_of(**{**ALONE, "method": "cam", "batch_size": 11, **setting}), place)
+
+
 def test_place_without_room_to_write_is_told(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "results").touch()
 

@@ -25,6 +25,7 @@ from wsolbench.batches import Batch, training_batches
 from wsolbench.checkpoint import Position
 from wsolbench.dataset import Split
 from wsolbench.endings import IN_ORDER, Ending
+from wsolbench.errors import InputError
 from wsolbench.evaluator import Evaluator, rescore
 from wsolbench.geometry import larger
 from wsolbench.images import Splits, refuse_other_data, refuse_unheld, splits
@@ -160,6 +161,17 @@ def check(trial: Trial, place: Place) -> None:
     images = splits(trial, place)
     refuse_unheld(place, images)
     network(trial, place, len(images.test.classes))
+    _refuse_alone(trial, images)
+
+
+def _refuse_alone(trial: Trial, images: Splits) -> None:
+    """Say before training that the last batch of each epoch is one that the network cannot train on."""
+    if images.train is None or not trial.epochs or (len(images.train) - 1) % trial.batch_size:
+        return
+    reason = overhead.untrainable_alone(overhead.line_of(trial), len(images.test.classes), trial.image_size)
+    if reason is not None:
+        alone = f"batch_size {trial.batch_size} leaves a batch of one of the {len(images.train)} training images"
+        raise InputError(f"{alone}, which this network cannot train on ({reason}); take another batch_size")
 
 
 @dataclass(frozen=True)
@@ -215,6 +227,7 @@ class _Run:
         refuse_unheld(self.place, images)
         counted = self.shared.cost(self.trial, len(images.test.classes))
         net, loaded = network(self.trial, self.place, len(images.test.classes))
+        _refuse_alone(self.trial, images)
         net.to(device).to(memory_format=torch.channels_last)
         groups = parameter_groups(self.trial, net)
         if images.train is not None and self.trial.epochs:

@@ -347,6 +347,22 @@ def _trained_alone(net: Net) -> Net:
     return net
 
 
+def untrainable_alone(line: Line, num_classes: int, side: int) -> str | None:
+    """Why the network cannot train on a batch of one image, in torch's words; None if it can, or nobody can tell.
+
+    Batch normalisation refuses a map of one value; a method that looks at values has none here.
+    """
+    method, backbone = _made(line)
+    try:
+        with torch.device("meta"):
+            build(method, backbone, num_classes).train()(*_batch(side))
+    except ValueError as error:
+        return str(error)
+    except RuntimeError:
+        return None
+    return None
+
+
 def _inference(net: Net, side: int) -> tuple[int, int]:
     """MACs and elementwise operations of scores and a score map."""
     images, labels = _batch(side)
