@@ -291,7 +291,7 @@ def test_a_difference_needs_a_baseline() -> None:
 def test_a_published_number_is_asked_for_by_known_keys() -> None:
     text = DIFFERENCE.replace("compare_to:", "published: {papers: adl2019}\ncompare_to:")
 
-    with pytest.raises(InputError, match=r"d.yaml:8: papers must be 'paper', 'table', "):
+    with pytest.raises(InputError, match=r"d.yaml:8: published.papers must be 'paper', 'table', "):
         table_file.table_file(documents.parse(text, Path("d.yaml")))
 
 

@@ -122,8 +122,10 @@ def test_other_threads_are_left_alone() -> None:
     assert seen == [before]
 
 
-def child_that_is_sent(number: signal.Signals, *, deaf: bool, by_parent: bool = True) -> int | None:
-    """The exit code of a forked child that exits with 7 once the signal has been sent."""
+def child_that_is_sent(
+    number: signal.Signals, *, deaf: bool, by_parent: bool = True, told_to_end: bool = True
+) -> int | None:
+    """The exit code of a forked child, which after the signal is told to exit with 7, or is left to end by it."""
     fork = multiprocessing.get_context("fork")
     ready, (heard, sent) = fork.Event(), os.pipe()
 
@@ -143,7 +145,10 @@ def child_that_is_sent(number: signal.Signals, *, deaf: bool, by_parent: bool = 
         other = fork.Process(target=os.kill, args=(child.pid, number))
         other.start()
         other.join()
-    os.write(sent, b".")
+    if told_to_end:
+        os.write(sent, b".")
+    child.join(10)
+    child.kill()
     child.join()
     os.close(heard)
     os.close(sent)
@@ -165,7 +170,7 @@ def test_forked_children_end_by_sigterm() -> None:
 def test_children_that_load_images_end_by_their_parents_sigterm_only() -> None:
     with by_signals(Stop()):
         assert child_that_is_sent(signal.SIGTERM, deaf=True, by_parent=False) == 7
-        assert child_that_is_sent(signal.SIGTERM, deaf=True) == 0
+        assert child_that_is_sent(signal.SIGTERM, deaf=True, told_to_end=False) == 0
 
 
 def test_children_of_a_process_that_does_not_listen_are_as_ever() -> None:
