@@ -132,8 +132,10 @@ def wsolbench(monkeypatch: pytest.MonkeyPatch) -> Command:
     def run(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["wsolbench", *map(str, words)])
         out, err = io.StringIO(), io.StringIO()
+        before = signal.getsignal(signal.SIGINT)  # which a command that was interrupted leaves deaf
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
             cli.main()
+        signal.signal(signal.SIGINT, before)
         code = ended.value.code
         assert isinstance(code, int)
         return Ended(code, out.getvalue(), err.getvalue())

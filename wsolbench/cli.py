@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 some trial failed, also for a full disk, 2 usage, 3 incomp
 """
 
 import errno
+import signal
 import sys
 from typing import NoReturn
 
@@ -46,4 +47,5 @@ def main() -> NoReturn:
 
 
 def _interrupted() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more while Python ends would take the exit code
     say("interrupted; run the same command again to go on from the last checkpoints")
