@@ -6,15 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageFile
 
 from tests import fake_data
 from wsolbench import datasets, plugins
-from wsolbench.annotations import read_image
+from wsolbench.annotations import read_image, read_plane
 from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
 from wsolbench.datasets.cub import CUB
 from wsolbench.datasets.imagenet import ImageNet
@@ -908,6 +910,96 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> Non
 
     with pytest.raises(InputError, match=f"cannot read the image '{path}'"):
         read_image(path)
+
+
+# Masks
+
+SQUARE = np.pad(np.ones((3, 4), np.uint8), ((2, 3), (1, 5)))
+"""Of 8 x 10 pixels, the least that can be told from nothing."""
+
+
+def palette_of(*colours: tuple[int, int, int], numbers: np.ndarray = SQUARE) -> Image.Image:
+    image = Image.fromarray(numbers)
+    image.putpalette([value for colour in colours for value in colour])
+    return image
+
+
+def with_opacity(colour: np.ndarray, opacity: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.dstack([colour, colour, colour, opacity]))
+
+
+WHOLE, NOTHING = np.full_like(SQUARE, 255), np.zeros_like(SQUARE)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+DARK_MASKS = {
+    "1": Image.fromarray(SQUARE.astype(bool)),
+    "L": Image.fromarray(SQUARE),
+    "I;16": Image.fromarray(SQUARE.astype(np.uint16)),
+    "I": Image.fromarray(SQUARE.astype(np.int32)),
+    "F": Image.fromarray(np.where(SQUARE, 0.25, np.nan).astype(np.float32)),
+    "blue": Image.fromarray(np.dstack([NOTHING, NOTHING, SQUARE])),
+    "black palette": palette_of(BLACK, BLACK, WHITE),
+    "coloured palette": palette_of(BLACK, (0, 0, 1)),
+    "palette that begins with white": palette_of(WHITE, BLACK, numbers=1 - SQUARE),
+    "LA": Image.merge("LA", [Image.fromarray(SQUARE), Image.fromarray(WHOLE)]),
+    "opaque": with_opacity(SQUARE, WHOLE),
+    "wholly transparent": with_opacity(SQUARE, NOTHING),
+    "opacity of black": with_opacity(NOTHING, SQUARE),
+    "opacity of white": with_opacity(WHOLE, SQUARE),
+    "opacity of grey": Image.merge("LA", [Image.fromarray(NOTHING), Image.fromarray(SQUARE)]),
+    "transparent ground of a colour": with_opacity(np.where(SQUARE, 255, 128).astype(np.uint8), SQUARE),
+    "CMYK": Image.fromarray(255 * SQUARE).convert("CMYK"),
+}
+
+
+@pytest.mark.parametrize("kind", DARK_MASKS)
+def test_a_mask_is_above_0_in_the_numbers_that_it_stores(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("mask.tif" if kind in {"F", "CMYK", "I"} else "mask.png")
+    DARK_MASKS[kind].save(path)
+
+    plane = read_plane(path)
+
+    assert (plane.dtype, plane.tolist()) == (np.bool_, (SQUARE == 1).tolist())
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_an_empty_mask_has_no_pixel(tmp_path: Path, mode: str) -> None:
+    Image.fromarray(NOTHING).convert(mode).save(tmp_path / "mask.png")
+
+    assert not read_plane(tmp_path / "mask.png").any()
+
+
+@given(st.sampled_from(["1", "L"]), arrays(np.uint8, (6, 7)))
+def test_grey_masks_are_read_as_opencv_reads_them(
+    tmp_path_factory: pytest.TempPathFactory, mode: str, values: np.ndarray
+) -> None:
+    """The reading of wsolevaluation: grey, above 0.5."""
+    path = tmp_path_factory.getbasetemp() / "grey_mask.png"
+    Image.fromarray(values).convert(mode).save(path)
+
+    assert np.array_equal(read_plane(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0.5)
+
+
+def test_a_torn_mask_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    Image.fromarray(SQUARE).save(path)
+    path.write_bytes(path.read_bytes()[:-30])
+
+    with pytest.raises(InputError, match=f"cannot read the image '{path}'"):
+        read_plane(path)
+
+
+def test_a_mask_without_an_object_is_named_but_an_ignore_file_may_be_empty(photos: Path) -> None:
+    for name, corners in (("a.png", (2, 3, 5, 6)), ("none.png", (0, 0, 0, 0))):
+        fake_data.save_mask(photos / name, corners, *fake_data.size(1))
+    lines = ["image,label,split,mask,ignore", "photos/1.png,cat,test,a.png,none.png", "photos/3.png,cat,test,none.png,"]
+    fake_data.write(photos / "table.csv", lines)
+
+    mask = Table().split("test", photos).mask
+
+    assert mask is not None
+    assert (mask(0) == 1).sum() == 9
+    with pytest.raises(InputError, match=f"no object is drawn in '{photos / 'none.png'}'"):
+        mask(1)
 
 
 # The true data, where they are at hand

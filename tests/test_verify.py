@@ -85,7 +85,7 @@ def test_a_torn_image_is_named(birds: Path) -> None:
 
     [problem] = verify(CUB(), birds).problems
 
-    assert problem.startswith(f"test: images or masks that cannot be decoded (1): cannot read the image '{path}'")
+    assert problem.startswith(f"test: images or masks that cannot be used (1): cannot read the image '{path}'")
 
 
 def test_an_image_in_two_splits_is_named_whatever_its_file_is_called(birds: Path) -> None:
@@ -154,7 +154,7 @@ def test_an_empty_mask_is_named(tmp_path: Path) -> None:
 
     [problem] = verify(OpenImages(), data).problems
 
-    assert problem.startswith("test: masks without an object (1): test/")
+    assert problem == f"test: images or masks that cannot be used (1): no object is drawn in '{path}'"
 
 
 def test_the_digest_is_of_the_content_not_of_the_order(birds: Path) -> None:

@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -325,22 +326,57 @@ def as_split(listing: Listing, *, subset: bool = True) -> Split:
     )
 
 
-def read_image(path: Path, mode: Literal["RGB", "L"] = "RGB", *, upright: bool = False) -> NDArray[np.uint8]:
-    """An image file as uint8, (H, W, 3) for RGB or (H, W) for L, grey, whatever its own mode.
+def read_image(path: Path, *, upright: bool = False) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3) uint8 RGB, whatever its own mode.
 
     An EXIF orientation is applied only if it is to stand `upright`: the field's boxes were drawn without.
 
     Raises:
         InputError: the file cannot be decoded whole.
     """
+    with _opened(path) as opened:
+        image = ImageOps.exif_transpose(opened) if upright else opened
+        if image.mode.startswith("I"):  # 16 bits of grey, which converting would clip at 255
+            image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        plain = image.convert("RGBA") if "transparency" in image.info else image
+        return np.array(plain.convert("RGB"))
+
+
+def read_plane(path: Path) -> NDArray[np.bool_]:
+    """Where a mask file is above 0, (H, W), in the numbers that it stores, however dark these look.
+
+    Of several channels any counts. A palette's numbers do, unless number 0 is not black: then their colours do. What is
+    wholly transparent does not count, and where all colours of a file are the same its opacity does instead.
+
+    Raises:
+        InputError: the file cannot be decoded whole.
+    """
+    with _opened(path) as opened:
+        image = _as_stored(opened)
+        names = image.getbands()
+        bands = [np.asarray(band) for band in (image.split() if len(names) > 1 else [image])]
+    opacity = bands.pop() if names[-1] == "A" else None
+    above = reduce(np.logical_or, [band if band.dtype == np.bool_ else band > 0 for band in bands])
+    if opacity is None or not np.ptp(opacity):
+        return above
+    return above & (opacity > 0) if any(np.ptp(band) for band in bands) else opacity > 0
+
+
+def _as_stored(image: Image.Image) -> Image.Image:
+    """An image whose bands are 0 where nothing is drawn, with opacity, if it has any, as band A."""
+    if image.mode in {"P", "PA"} and any((image.getpalette() or [])[:3]):
+        return image.convert("RGB" if image.mode == "P" else "RGBA")
+    plain = len(image.getbands()) == 1 or image.mode in {"LA", "PA", "RGB", "RGBA"}
+    return image if plain else image.convert("RGB")  # black is not 0 in CMYK, nor in YCbCr
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file, to be decoded in the block; `InputError` where it cannot be."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have allowed half images
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened) if upright else opened
-            if image.mode.startswith("I"):  # 16 bits of grey, which converting would clip at 255
-                image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
-            plain = image.convert("RGBA") if "transparency" in image.info else image
-            return np.array(plain.convert(mode))
+        with Image.open(path) as image:
+            yield image
     except _UNREADABLE as error:
         raise InputError(f"cannot read the image {str(path)!r}: {error}; fetch it again") from None
 
@@ -527,12 +563,14 @@ def _mask_reader(listing: Listing, sizes: NDArray[np.int64]) -> Callable[[int], 
 
 
 def _read_mask(root: Path, masks: Sequence[Masks], sizes: NDArray[np.int64], index: int) -> NDArray[np.uint8]:
-    """In the pixels of its files; where these differ, in those of the image."""
+    """In the pixels of its files; where these differ, in those of the image. `InputError` if no object is drawn."""
     files = [file for file in (*masks[index].objects, masks[index].ignore) if file]
-    planes = [read_image(root / file, "L") > 0 for file in files]
+    planes = [read_plane(root / file) for file in files]
+    objects = len(masks[index].objects)
+    if not any(plane.any() for plane in planes[:objects]):
+        raise InputError(f"no object is drawn in {', '.join(repr(str(root / file)) for file in files[:objects])}")
     if len({plane.shape for plane in planes}) > 1:
         planes = [_scaled(plane, sizes[index]) for plane in planes]
-    objects = len(masks[index].objects)
     mask = np.any(planes[:objects], axis=0).astype(np.uint8)
     for ignored in planes[objects:]:
         mask[ignored & (mask == 0)] = 255

@@ -156,7 +156,7 @@ def _look(split: Split, index: int) -> _Look:
         image = split.read(index)
         mask = split.mask(index) if split.mask else None
     except InputError as error:
-        return _Look(b"", b"", (("images or masks that cannot be decoded", str(error)),))
+        return _Look(b"", b"", (("images or masks that cannot be used", str(error)),))
     size = tuple(split.sizes[index].tolist())
     problems = []
     if image.shape[1::-1] != size:

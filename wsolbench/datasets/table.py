@@ -34,8 +34,9 @@ class Table:
     `data` holds table.csv with a column `split` (train, held_out or test), or train.csv, test.csv and, if wanted,
     held_out.csv. `image` and `mask` are paths in the folder, `label` is the name of a class; the classes are all that
     occur in any split, sorted (as numbers, if all are). Boxes are in pixels, half-open; an image with several has
-    several rows, one without has empty fields. A mask file is above 0 on the object; a column `ignore` may name a file
-    that is above 0 where the truth is unknown.
+    several rows, one without has empty fields. A mask file is above 0 on the object, in the numbers that it stores
+    (`annotations.read_plane`: 1 of 65,535 counts, and a black colour of a palette does if its number is above 0); a
+    column `ignore` may name a file that is above 0 where the truth is unknown.
     """
 
     def split(self, name: SplitName, data: Path | None) -> Split:
