@@ -815,6 +815,8 @@ def test_table_without_a_split_says_which_there_are(photos: Path) -> None:
         (3, "photos/1.png,cat,val,1,2,3,4", "rows whose split is not train, held_out or test (1): table.csv:3 'val'"),
         (3, "photos/1.png,,test,1,2,3,4", "rows without image or label (1): table.csv:3"),
         (3, "photos/1.png,cat,test,1,2,,4", "boxes that are not four finite numbers (1): table.csv:3 '1 2  4'"),
+        (3, "photos/1.png,cat,test,1,2,1_0,9", "boxes that are not four finite numbers (1): table.csv:3 '1 2 1_0 9'"),
+        (4, "photos/1.png,cat,test,7,6,18,15", "rows that are the same as an earlier one (1): table.csv:4"),
         (3, "photos/1.png,cat,test,9,2,8,4", "boxes without size (1): table.csv:3 '9 2 8 4'"),
         (
             3,
@@ -833,6 +835,82 @@ def test_table_names_wrong_rows(photos: Path, number: int, line: str, said: str)
     fake_data.edit(photos / "table.csv", number, line)
 
     assert any(problem.startswith(said) for problem in problems_of(lambda: Table().split("test", photos)))
+
+
+ASKEW = """\
+\N{ZERO WIDTH NO-BREAK SPACE}image, label ,split,x0,y0,x1,y1\r
+photos/1.png , cat,test ,1, 2,8.5,9 \r
+,,,,,,\r
+   \r
+"photos/3.png","cat, black",test,1,2,8,9\r
+photos/3.png,"cat, black",test,2,2,8,9
+"""
+
+
+def test_table_reads_what_spreadsheets_and_people_write(photos: Path) -> None:
+    """A byte order mark, CRLF, quotes, commas in them, spaces around fields, empty rows, boxes between pixels."""
+    (photos / "table.csv").write_bytes(ASKEW.encode())
+
+    split = Table().split("test", photos)
+
+    assert (split.ids, split.classes) == (("photos/1.png", "photos/3.png"), ("cat", "cat, black"))
+    assert [boxes.tolist() for boxes in split.boxes] == [[[1, 2, 8.5, 9]], [[1, 2, 8, 9], [2, 2, 8, 9]]]
+
+
+@pytest.mark.parametrize("name", ["ä b.PNG", "鳥/1.JPEG", "a;b.png"])
+def test_table_reads_images_of_any_name_and_links_to_them(photos: Path, name: str) -> None:
+    (photos / name).parent.mkdir(exist_ok=True)
+    (photos / name).symlink_to(photos / "photos" / "1.png")
+    fake_data.write(photos / "table.csv", ["image,label,split", f"{name},cat,test"])
+
+    split = Table().split("test", photos)
+
+    assert np.array_equal(split.read(0), read_image(photos / "photos" / "1.png"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"image,label,split,label\nphotos/1.png,cat,test,dog\n", "table.csv has the column 'label' 2 times"),
+        (b"image,label,split\n\n", "no rows below the columns in the table of"),
+        (b"", "table.csv has no column 'image'"),
+        (b"image,label,split\nphotos/1.png,v\xf6gel,test\n", "is not UTF-8 text (invalid start byte, byte 32)"),
+        ("image,label,split\n".encode("utf-16"), "is not UTF-8 text (invalid start byte, byte 0)"),
+        (b'image,label,split\n"photos/1.png,cat,test\n' + b"photos/1.png,cat,test\n" * 9000, "is a quote open"),
+        (b'image,label,split\n"photos/1.png,cat,test\nphotos/3.png,cat,test\n', "not 3 fields (1): table.csv:2"),
+        (b"image,label,split\nphotos/1.png,cat,test\n./photos/1.png,cat,test\n", "table.csv:3 './photos/1.png'"),
+        (b"image,label,split,mask,ignore\nphotos/1.png,cat,test,,photos/3.png\n", "an ignore file and no mask (1)"),
+        (
+            b"image,label,split,mask,ignore\nphotos/1.png,cat,test,a,b\nphotos/1.png,cat,test,a,c\n",
+            "rows with another ignore file than an earlier row of their image (1): table.csv:3",
+        ),
+    ],
+)
+def test_table_refuses_a_file_that_it_would_misread(photos: Path, content: bytes, said: str) -> None:
+    (photos / "table.csv").write_bytes(content)
+
+    problems = problems_of(lambda: Table().split("test", photos))
+
+    assert any(said in problem for problem in problems), problems
+
+
+def test_table_refuses_a_folder_in_the_place_of_its_file(photos: Path) -> None:
+    (photos / "table.csv").unlink()
+    (photos / "table.csv").mkdir()
+
+    assert "is it no file?" in problems_of(lambda: Table().split("test", photos))[0]
+
+
+def test_table_takes_the_ignore_file_of_any_row_of_an_image(photos: Path) -> None:
+    for name, corners in (("a.png", (2, 3, 5, 6)), ("b.png", (6, 6, 8, 8)), ("c.png", (0, 0, 4, 4))):
+        fake_data.save_mask(photos / name, corners, *fake_data.size(1))
+    lines = ["image,label,split,mask,ignore", "photos/1.png,cat,test,a.png,", "photos/1.png,cat,test,b.png,c.png"]
+    fake_data.write(photos / "table.csv", lines)
+
+    mask = Table().split("test", photos).mask
+
+    assert mask is not None
+    assert (mask(0)[0, 0], mask(0)[3, 3], mask(0)[7, 7]) == (255, 1, 1)
 
 
 def test_table_misses_no_class_silently(photos: Path) -> None:
@@ -862,6 +940,13 @@ def test_sixteen_bits_of_grey_are_read_by_their_upper_eight(tmp_path: Path) -> N
     Image.fromarray(deep).save(tmp_path / "image.png")
 
     assert read_image(tmp_path / "image.png")[..., 0].tolist() == [[0, 0, 1], [1, 128, 255]]
+
+
+def test_an_image_of_fractions_is_refused_not_read_as_black(tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 3), 0.5, np.float32)).save(tmp_path / "image.tif")
+
+    with pytest.raises(InputError, match=r"^the image '.*image.tif' holds fractions.*save it in 8 or 16 bits"):
+        read_image(tmp_path / "image.tif")
 
 
 def test_an_image_is_turned_as_its_exif_says_only_where_it_is_to_stand_upright(tmp_path: Path) -> None:

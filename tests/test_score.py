@@ -310,6 +310,16 @@ def test_a_damaged_map_in_an_archive_is_named(tmp_path: Path) -> None:
         score(path, split_of(), protocols.protocol("wsolbench_fixed"), "input", None)
 
 
+@pytest.mark.parametrize("damage", [b"[[[[[[[[", b"\0\0\0\0\0\0\0\0"])
+def test_a_map_with_a_damaged_head_is_named(original: Path, damage: bytes) -> None:
+    path = original / "a/one.jpg.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:10] + damage + content[18:])
+
+    with pytest.raises(InputError, match=r"one.jpg.npy holds no score map"):
+        score(original, split_of(), protocols.protocol("wsolbench_fixed"), "original", None)
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_file_of_one_image_must_hold_one_map(original: Path, count: int) -> None:
     (original / "a/one.jpg.npy").unlink()

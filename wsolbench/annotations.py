@@ -210,7 +210,7 @@ def whole_number(row: Row, column: int, problems: Problems) -> int:
 def decimal(text: str) -> float:
     """The number that `text` is, NaN if it is none."""
     try:
-        return float(text)
+        return float("nan" if "_" in text else text)  # 1_0 is 10 to Python alone
     except ValueError:
         return float("nan")
 
@@ -336,6 +336,10 @@ def read_image(path: Path, *, upright: bool = False) -> NDArray[np.uint8]:
     """
     with _opened(path) as opened:
         image = ImageOps.exif_transpose(opened) if upright else opened
+        if image.mode == "F":
+            raise InputError(
+                f"the image {str(path)!r} holds fractions, whose range nobody knows: save it in 8 or 16 bits"
+            )
         if image.mode.startswith("I"):  # 16 bits of grey, which converting would clip at 255
             image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
         plain = image.convert("RGBA") if "transparency" in image.info else image
@@ -377,6 +381,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
+    except InputError:  # of what was decoded
+        raise
     except _UNREADABLE as error:
         raise InputError(f"cannot read the image {str(path)!r}: {error}; fetch it again") from None
 

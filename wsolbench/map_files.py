@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -139,7 +140,7 @@ def _reading(name: Path | str) -> Iterator[None]:
     """Tell what numpy cannot read, whatever it raises."""
     try:
         yield
-    except (ValueError, EOFError, OSError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
+    except (ValueError, EOFError, OSError, RuntimeError, MemoryError, BadZipFile, zlib.error, TokenError) as error:
         raise InputError(f"{name} holds no score map: {error}") from None
 
 

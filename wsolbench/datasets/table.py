@@ -1,7 +1,9 @@
 """Any folder of images with a table of labels and boxes or masks."""
 
 import csv
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from os.path import normpath
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,10 +35,11 @@ class Table:
 
     `data` holds table.csv with a column `split` (train, held_out or test), or train.csv, test.csv and, if wanted,
     held_out.csv. `image` and `mask` are paths in the folder, `label` is the name of a class; the classes are all that
-    occur in any split, sorted (as numbers, if all are). Boxes are in pixels, half-open; an image with several has
-    several rows, one without has empty fields. A mask file is above 0 on the object, in the numbers that it stores
-    (`annotations.read_plane`: 1 of 65,535 counts, and a black colour of a palette does if its number is above 0); a
-    column `ignore` may name a file that is above 0 where the truth is unknown.
+    occur in any split, sorted (as numbers, if all are); the file is UTF-8, and spaces around a field are none of it.
+    Boxes are in pixels, half-open; an image with several has several rows, one without has empty fields. A mask file
+    is above 0 on the object, in the numbers that it stores (`annotations.read_plane`: 1 of 65,535 counts, and a black
+    colour of a palette does if its number is above 0); a column `ignore` may name a file that is above 0 where the
+    truth is unknown.
     """
 
     def split(self, name: SplitName, data: Path | None) -> Split:
@@ -69,30 +72,66 @@ def _entries(folder: Path) -> list[_Entry]:
         entries = [entry for split in there for entry in _read(folder / f"{split}.csv", split)]
     else:
         entries = _read(folder / "table.csv", "")
+    if not entries:
+        raise InputError(f"no rows below the columns in the table of {str(folder)!r}")
     strange = [f"{entry.where} {entry.split!r}" for entry in entries if entry.split not in SPLITS]
     bare = [entry.where for entry in entries if not entry.fields["image"] or not entry.fields["label"]]
     _consistent([(entry, entry.split) for entry in entries], "split")
-    refuse({"rows whose split is not train, held_out or test": strange, "rows without image or label": bare})
+    kinds = {"rows whose split is not train, held_out or test": strange, "rows without image or label": bare}
+    refuse(kinds | _repeated(entries))
     return entries
 
 
+def _repeated(entries: Sequence[_Entry]) -> dict[str, list[str]]:
+    """Rows that would count an object, or an image, twice."""
+    spelled: dict[str, str] = {}
+    said: set[tuple[str, ...]] = set()
+    problems = Problems(list)
+    for entry in entries:
+        image, row = entry.fields["image"], tuple(entry.fields.values())
+        if spelled.setdefault(normpath(image), image) != image:
+            problems["rows that spell the path of an earlier image in another way"].append(f"{entry.where} {image!r}")
+        if row in said:
+            problems["rows that are the same as an earlier one"].append(f"{entry.where} {image!r}")
+        said.add(row)
+    return problems
+
+
 def _read(path: Path, split: str) -> list[_Entry]:
-    """The rows of a file; all are of `split`, or of what their column says where that is empty."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file, restkey="", restval=None)
-        columns = list(reader.fieldnames or ())
-        _refuse_columns(path.name, columns, {"image", "label"} if split else {"image", "label", "split"})
-        rows = [(f"{path.name}:{reader.line_num}", row) for row in reader]
-    refuse({f"rows that have not {len(columns)} fields": [at for at, row in rows if "" in row or None in row.values()]})
-    return [_Entry(at, split or row["split"], row) for at, row in rows]
+    """The rows of a file that are not empty; all are of `split`, or of what their column says where that is empty."""
+    rows = _lines(path)
+    columns = rows[0][1] if rows else []
+    _refuse_columns(path.name, columns, {"image", "label"} if split else {"image", "label", "split"})
+    refuse({f"rows that have not {len(columns)} fields": [at for at, row in rows if len(row) != len(columns)]})
+    entries = [(at, dict(zip(columns, row, strict=True))) for at, row in rows[1:]]
+    return [_Entry(at, split or fields["split"], fields) for at, fields in entries]
+
+
+def _lines(path: Path) -> list[tuple[str, list[str]]]:
+    """The rows of a CSV file that say something, each with where it begins."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            rows, begins = [], 1
+            for row in reader:
+                rows.append((f"{path.name}:{begins}", [field.strip() for field in row]))
+                begins = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{str(path)!r} is not UTF-8 text ({error.reason}, byte {error.start}); save it as that"
+        ) from None
+    except (csv.Error, OSError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}; is a quote open, or is it no file?") from None
+    return [(at, row) for at, row in rows if any(row)]
 
 
 def _refuse_columns(file: str, columns: Sequence[str], wanted: set[str]) -> None:
     absent = [f"{file} has no column {name!r}" for name in sorted(wanted - set(columns))]
     may = ", ".join(sorted(COLUMNS))
     strange = [f"{file} has a column {name!r}; it may have: {may}" for name in columns if name not in COLUMNS]
-    if absent or strange:
-        raise InputError(*absent, *strange)
+    twice = [f"{file} has the column {name!r} {count} times" for name, count in Counter(columns).items() if count > 1]
+    if absent or strange or twice:
+        raise InputError(*absent, *strange, *twice)
 
 
 def _classes(entries: Sequence[_Entry]) -> tuple[str, ...]:
@@ -133,13 +172,19 @@ def _box(entry: _Entry) -> Box:
 
 
 def _masks(entries: Sequence[_Entry]) -> dict[str, Masks]:
-    """The mask files of the images that have some; of several ignore files, the first counts."""
-    masks: dict[str, Masks] = {}
+    """The mask files of the images that have some, each with its one ignore file, on whichever of its rows."""
+    objects: dict[str, list[str]] = defaultdict(list)
+    ignored: dict[str, str] = {}
+    problems = Problems(list)
     for entry in entries:
+        image, ignore = entry.fields["image"], entry.fields.get("ignore")
         if file := entry.fields.get("mask"):
-            known = masks.get(entry.fields["image"], Masks((), entry.fields.get("ignore", "")))
-            masks[entry.fields["image"]] = known._replace(objects=(*known.objects, file))
-    return masks
+            objects[image].append(file)
+        if ignore and ignored.setdefault(image, ignore) != ignore:
+            problems["rows with another ignore file than an earlier row of their image"].append(entry.where)
+    problems["images with an ignore file and no mask"] += [image for image in ignored if image not in objects]
+    refuse(problems)
+    return {image: Masks(tuple(files), ignored.get(image, "")) for image, files in objects.items()}
 
 
 DATASET = Table
