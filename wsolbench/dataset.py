@@ -59,7 +59,8 @@ class Split:
     def digest(self) -> str:
         """sha256 of all that is said of the images: names, classes, sizes and boxes, in their order; not of pixels."""
         counts = np.array([len(boxes) for boxes in self.boxes], np.int64)
-        numbers = (self.labels, self.sizes.astype(np.int64), counts, *self.boxes)
+        boxes = (each.astype(np.float64) for each in self.boxes)
+        numbers = (self.labels.astype(np.int64), self.sizes.astype(np.int64), counts, *boxes)
         text = "\0".join((*self.classes, "", *self.ids))
         return hashlib.sha256(text.encode() + b"".join(array.tobytes() for array in numbers)).hexdigest()
 

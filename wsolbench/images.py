@@ -61,7 +61,7 @@ def refuse_other_data(found: Iterable[tuple[Mapping[str, Any], Splits]], place: 
     wrong = [(trial, theirs, ours) for trial, theirs, ours in digests if theirs not in {ours, None}]  # None: an old one
     if wrong:
         trial, theirs, ours = wrong[0]
-        others = f" and {len(wrong) - 1} others" if wrong[1:] else ""
+        others = f" and {len(wrong) - 1} more" if wrong[1:] else ""
         raise InputError(
             f"{place.data} holds other images, classes or boxes (data digest {ours[:12]}) than trial {trial}{others} "
             f"in {place.results} ({theirs[:12]}): choose another --results, or run such a trial again with --fresh"
