@@ -37,9 +37,9 @@ class Asked:
         """The call of make that runs the sweep with these settings and seeds; None where no sweep does."""
         if sweep is None:
             return None
-        wanted = {**settings, **self.filters, **self.place}
-        told = {name: shown(value) for name, value in wanted.items() if name not in {*NO_SETTINGS, DATA}}
-        given = {name: value for name, value in told.items() if value != NOT_GIVEN}
+        said = {**settings, **self.filters, **self.place}
+        wanted = {name: value for name, value in said.items() if name not in {*NO_SETTINGS, DATA}}
+        given = {name: shown(value) for name, value in wanted.items() if value != NOT_GIVEN}
         words = [f"sweep-{sweep}"]
         words += [
             f"{variable}={shlex.quote(given.pop(name))}" for name, variable in _VARIABLES.items() if name in given

@@ -64,7 +64,7 @@ def surplus(folder: Path, kept: int = KEPT) -> list[Path]:
 
 
 def resume(
-    folder: Path, net: nn.Module, sgd: SGD, warn: Callable[[str], None] = lambda _: None, data: str = ""
+    folder: Path, net: nn.Module, sgd: SGD, warn: Callable[[str], None] = lambda _: None, *, data: str = ""
 ) -> Position:
     """Load the newest whole checkpoint; returns its position, the beginning if there is none.
 

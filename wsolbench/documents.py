@@ -12,7 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from wsolbench.errors import InputError, nearest
-from wsolbench.plugins import sentence
+from wsolbench.plugins import is_unknown, sentence
 
 # A person writes these files: what is larger is a slip or an attack, and is refused within a second.
 DEEPEST = 32
@@ -82,7 +82,7 @@ def checked(document: Document, cls: type[Checked]) -> Checked:
 def _refusal(document: Document, cls: type[Any], detail: Mapping[str, Any]) -> str:
     keys = tuple(key for key in detail["loc"] if key != "[key]")  # a wrong key is where it stands
     where = document.where(*keys)
-    if detail["type"] != "unexpected_keyword_argument":
+    if not is_unknown(detail):
         return f"{where}: {sentence({**detail, 'loc': keys})}"
     known = [each.name for each in fields(_class_at(cls, keys[:-1]))]
     return f"{where}: unknown key {keys[-1]!r}{nearest(str(keys[-1]), known) or '.'} There are: {', '.join(known)}"

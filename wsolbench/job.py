@@ -267,7 +267,7 @@ class _Run:
         sgd = loop.optimizer(net, trial)
         trainer = loop.Trainer(net, method_of(trial), sgd, device, trial.precision, trial.compile)
         pixels = Pixels(split, larger(trial.image_size))
-        position = checkpoint.resume(folder, net, sgd, _warn, data)
+        position = checkpoint.resume(folder, net, sgd, _warn, data=data)
         while position.epoch < trial.epochs:
             self.stop.check()
             position = self._epoch(trainer, pixels, position)

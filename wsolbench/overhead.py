@@ -196,8 +196,6 @@ def _chosen(lines: Sequence[Line], only: Sequence[str]) -> list[int]:
 
 def overhead_file(document: Document) -> OverheadFile:
     """The table that the document describes; raises `InputError`."""
-    if not isinstance(document.data, dict):
-        raise InputError(f"{document.where()}: the file must be a mapping, not {document.data!r}")
     return documents.checked(document, OverheadFile)
 
 

@@ -160,15 +160,21 @@ def frozen(value: Any) -> Any:
 
 def explain(error: ValidationError, unknown: str) -> list[Problem]:
     """A sentence for each thing pydantic refused; `unknown` is the sentence for a name that does not exist."""
-    return [Problem(sentence(detail, unknown), str(detail["loc"][0])) for detail in error.errors()]
+    return [
+        Problem(unknown.format(_path(detail["loc"])) if is_unknown(detail) else sentence(detail), str(detail["loc"][0]))
+        for detail in error.errors()
+    ]
 
 
-def sentence(detail: Mapping[str, Any], unknown: str = "no {} is known") -> str:
-    """What pydantic refused, in words; `unknown` as in `explain`."""
+def is_unknown(detail: Mapping[str, Any]) -> bool:
+    """Whether pydantic refused a name, not a value."""
+    return detail["type"] in {"unexpected_keyword_argument", "extra_forbidden"}
+
+
+def sentence(detail: Mapping[str, Any]) -> str:
+    """What is wrong with a value that pydantic refused, or that it lacks one."""
     key = _path(detail["loc"])
     match detail["type"]:
-        case "unexpected_keyword_argument" | "extra_forbidden":
-            return unknown.format(key)
         case "missing" | "missing_argument":
             return f"{key} is missing"
         case "value_error":
