@@ -1,6 +1,10 @@
 """How torch computes, wherever numbers are made that are told: in fp32 where it says fp32, the same way each time."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
+from torch import Tensor, nn
 
 
 def settle() -> None:
@@ -14,3 +18,20 @@ def settle() -> None:
     cudnn.allow_tf32 = False  # newer torch has finer names for it, which torch 2.6 has not and which may not be mixed
     cudnn.benchmark = False
     cudnn.deterministic = True
+
+
+def widen(net: nn.Module) -> None:
+    """Have strided depthwise convolutions compute in fp32, and round, where a CPU computes the others in bf16.
+
+    The CPU library of torch has no kernel of its own for their gradient in bf16 and is 30 to 60 times as slow at it.
+    """
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels and max(layer.stride) > 1:
+            layer.forward = partial(_in_fp32, layer.forward)  # type: ignore[method-assign]
+
+
+def _in_fp32(convolve: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
+    if maps.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return convolve(maps)
+    with torch.autocast("cpu", enabled=False):
+        return convolve(maps.float()).to(torch.get_autocast_dtype("cpu"))

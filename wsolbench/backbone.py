@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from wsolbench.arithmetic import widen
 from wsolbench.errors import InputError
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -66,6 +67,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.body = body
+        widen(body)
         self.neck = nn.Sequential()
         for name, layer in (neck or {}).items():
             self.neck.add_module(name, layer)

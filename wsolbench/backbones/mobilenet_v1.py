@@ -23,6 +23,9 @@ class MobileNetV1:
         """(N, 3, H, W) -> (N, 1024, H/16, W/16), with random weights."""
         padding = {"symmetric": "", "same": "same"}[self.padding]
         net: Any = timm.create_model(_NET, pad_type=padding, bn_eps=self.bn_eps, num_classes=0)
+        for layer in net.modules():
+            if isinstance(layer, nn.ReLU6):
+                layer.inplace = False  # in place it copies its input first, which its gradient needs
         net.blocks[4][0].conv_dw.stride = {16: (1, 1), 32: (2, 2)}[self.output_stride]
         blocks = [f"{stage}.{index}" for stage, blocks in enumerate(net.blocks) for index in range(len(blocks))]
         points = {"conv1": "body.bn1"}
