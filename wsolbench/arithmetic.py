@@ -23,7 +23,7 @@ def settle() -> None:
 def widen(net: nn.Module) -> None:
     """Have strided depthwise convolutions compute in fp32, and round, where a CPU computes the others in bf16.
 
-    The CPU library of torch has no kernel of its own for their gradient in bf16 and is 30 to 60 times as slow at it.
+    On a Xeon the gradient of their input took torch 2.14 from 6 to 90 times as long in bf16 as in fp32.
     """
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels and max(layer.stride) > 1:
