@@ -224,6 +224,7 @@ def measure(batches: int, random: torch.Generator) -> dict[str, list[tuple[float
         inside = np.array([plateaus(random, SIDE, SIDE) > 0 for _ in maps], np.uint8)
         scattered = np.array([noise(random, SIDE, SIDE) < 0.4 for _ in maps], np.uint8)
         row = {"PxAP, rectangles": time_pixels(maps, inside), "PxAP, scattered": time_pixels(maps, scattered)}
+        row |= {f"{name}, at 0.2": values for name, values in time_boxes(maps, thresholds[200:201], 1).items()}
         for threads in (1, 2):
             timed = time_boxes(maps, thresholds, threads) | time_metrics(maps, truths, thresholds, threads)
             row |= {f"{name}, {threads} thread{'s'[: threads - 1]}": values for name, values in timed.items()}

@@ -562,11 +562,26 @@ def sweep(
 
 
 @compiled
+def lower(levels: Levels, flags: Flags) -> None:
+    """Lower each level to the greatest row asked for: the masks of those rows stay, and less happens in between."""
+    kept = np.zeros(256, np.uint8)
+    for level in range(1, 256):
+        kept[level] = level if flags[level] else kept[level - 1]
+    pixels = levels.reshape(-1)
+    for i in range(len(pixels)):
+        pixels[i] = kept[pixels[i]]
+
+
+@compiled
 def find_boxes(
     levels: Levels, limits: Longs, all_contours: bool, wanted: Wanted, room: Room, found: Longs
 ) -> tuple[Longs, int]:
-    """The boxes of the wanted rows and how many, (K, 5) x0, y0, x1, y1, row, in no order; `found` is written over."""
+    """The boxes of the wanted rows and how many, (K, 5) x0, y0, x1, y1, row, in no order.
+
+    `found` is written over, and `levels` are lowered.
+    """
     count = add_outer_boxes(int(levels.max()), limits, found)
+    lower(levels, wanted[0])
     for holes in range((1 + all_contours) * (wanted[1] > 0)):
         found, count = sweep(levels, holes == 1, all_contours, wanted, limits, room, found, count)
     return found, count
@@ -592,7 +607,7 @@ def sort_by_row(found: Longs, count: int, first: Longs) -> Longs:
 def boxes_of_rows(
     batch: Levels, limits: Longs, thresholds: Floats, all_contours: bool, first: Longs, rows: Longs
 ) -> list[Longs]:
-    """The boxes of each of (N, H + 2, W + 2) maps, in the order of their rows.
+    """The boxes of each of (N, H + 2, W + 2) maps, in the order of their rows; the maps are lowered.
 
     Only rows that thresholds fall on have boxes. Filled in: where those of row r of map n begin and end, first[n, r]
     and first[n, r + 1]; its rows[n, t].
