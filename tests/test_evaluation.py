@@ -161,6 +161,20 @@ def test_the_held_out_threshold_is_chosen_on_the_held_out_images_alone() -> None
     assert found.metrics["optimism"] == 100
 
 
+def test_masks_of_held_out_images_are_not_decoded() -> None:
+    def unread(index: int) -> NDArray[Any]:
+        raise AssertionError(f"image {index}")
+
+    rule, mask = protocol("wsolbench"), filled((5, 5, 10, 10)).astype(np.uint8)
+    test = split_of([(5, 5, 10, 10)], mask=lambda _: mask, body=lambda _: mask != 0)
+    held_out = split_of([(5, 5, 10, 10)], mask=unread, body=unread)
+    seen, chosen_on = (of_network(split, rule.geometry, SIDE) for split in (test, held_out))
+
+    found = evaluate(predictions(mask.astype(np.float32)), seen, rule, (mask[None].astype(np.float32), chosen_on))
+
+    assert found.metrics["px_ap"] == found.metrics["body_coverage"] == 100
+
+
 def test_without_held_out_images_their_protocol_is_refused() -> None:
     with pytest.raises(InputError, match="chooses its threshold on held-out images, and there are none"):
         scores(predictions(filled((0, 0, 5, 5))), split_of([(0, 0, 5, 5)]), protocol("wsolbench"))

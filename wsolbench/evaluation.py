@@ -48,14 +48,24 @@ class Chunk:
     Args:
         maps: (N, H, W) float32 or float64.
         truths: for each map its true boxes (M, 4), those that count.
-        masks: (N, H, W) uint8, 1 object, 0 background, 255 not scored; None where there are none.
-        bodies: (N, H, W) uint8, 1 body, 0 elsewhere; None where there are none.
+        truth: of the split, whose masks are decoded for nobody who does not ask for them.
+        indices: of the images in it.
     """
 
     maps: scoremaps.Maps
     truths: list[NDArray[np.float64]]
-    masks: NDArray[np.uint8] | None
-    bodies: NDArray[np.uint8] | None
+    truth: Truth
+    indices: range
+
+    @property
+    def masks(self) -> NDArray[np.uint8] | None:
+        """(N, H, W) uint8, 1 object, 0 background, 255 not scored; None where there are none."""
+        return self.truth.masks(self.indices)
+
+    @property
+    def bodies(self) -> NDArray[np.uint8] | None:
+        """(N, H, W) uint8, 1 body, 0 elsewhere; None where there are none."""
+        return self.truth.bodies(self.indices)
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ class Scored:
             indices = range(start, min(start + self.chunk, len(self.truth)))
             truths = [counting(self.truth.boxes(index), self.protocol) for index in indices]
             maps = scoremaps.GREYS[self.protocol.grey](self.maps(indices))
-            yield Chunk(maps, truths, self.truth.masks(indices), self.truth.bodies(indices))
+            yield Chunk(maps, truths, self.truth, indices)
 
 
 @dataclass(frozen=True)
@@ -174,8 +184,8 @@ def localization(
     for chunk in scored:
         if not counted:
             update((best, every), chunk.maps, chunk.truths)
-        if chunk.masks is not None:
-            precision.update(chunk.maps, chunk.masks)
+        if (masks := chunk.masks) is not None:
+            precision.update(chunk.maps, masks)
         images.append(_cover(chunk) | ({} if threshold is None else _localize(chunk, protocol, threshold)))
     known = _joined(images)
     metrics = {"body_coverage": _percent(known["body_coverage"])} if "body_coverage" in known else {}
@@ -266,7 +276,8 @@ def _localize(chunk: Chunk, protocol: Protocol, threshold: float) -> dict[str, N
 
 def _cover(chunk: Chunk) -> dict[str, NDArray[Any]]:
     """Image by image, how much of the object's body is covered; nothing where there are no bodies."""
-    return {} if chunk.bodies is None else {"body_coverage": coverage(chunk.maps, chunk.bodies != 0, COVERED)}
+    bodies = chunk.bodies
+    return {} if bodies is None else {"body_coverage": coverage(chunk.maps, bodies != 0, COVERED)}
 
 
 def error_kinds(found: NDArray[np.float64], truths: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ def _centre(width: int, height: int, side: int) -> Window:
     return Window(width, height, round((width - side) / 2), round((height - side) / 2), side, side)
 
 
+@lru_cache  # many images of a data set are of one size
 def _nearest(source: int, target: int) -> NDArray[np.int64]:
     """For each of `target` pixels the nearest of `source`, as OpenCV's INTER_NEAREST takes it."""
     return np.minimum(np.floor(np.arange(target) * (1 / (target / source))).astype(np.int64), source - 1)

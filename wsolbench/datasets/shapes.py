@@ -112,7 +112,7 @@ def digest(*arrays: Bytes) -> str:
 
 def _opened(paths: list[Path]) -> tuple[Bytes, Bytes] | None:
     try:
-        images, regions = (open_memmap(path, mode="r") for path in paths)
+        images, regions = (np.asarray(open_memmap(path, mode="r")) for path in paths)  # a memmap is slow to index
     except (OSError, ValueError):  # absent, cut short, or no array
         return None
     return images, regions
