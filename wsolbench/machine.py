@@ -2,6 +2,7 @@
 
 import platform
 import resource
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -36,12 +37,18 @@ def settle(trial: Trial, place: Place) -> torch.device:
     return torch.device(use)
 
 
+@cache
+def packages() -> dict[str, str]:
+    """The versions of the packages that a number may depend on."""
+    extras = [name for name in ("torchcam",) if find_spec(name)]
+    return {name: version(name) for name in (*PACKAGES.split(), *extras)}
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """What the numbers were computed with."""
-    extras = [name for name in ("torchcam",) if find_spec(name)]
     return {
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in (*PACKAGES.split(), *extras)},
+        "packages": dict(packages()),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "tf32": torch.backends.cudnn.allow_tf32,  # of fp32 on a GPU
