@@ -13,7 +13,7 @@ from tests.conftest import BACKBONES
 from wsolbench import backbones, methods, plugins
 from wsolbench.backbone import Backbone
 from wsolbench.errors import InputError
-from wsolbench.method import build
+from wsolbench.method import build, pooled
 
 SIDE = 224
 
@@ -123,13 +123,13 @@ def test_feature_points_run_in_the_order_they_are_listed(name: str) -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"])
-def test_the_gradient_of_the_last_map_is_laid_out_as_the_map(layout: torch.memory_format) -> None:
+def test_the_gradient_of_pooling_is_laid_out_as_the_map(layout: torch.memory_format) -> None:
     seen: list[Tensor] = []
     network = made("tiny", "cpu").to(memory_format=layout)
     images = torch.randn(2, 3, 16, 16).to(memory_format=layout)
     network.get_submodule(network.points["conv5"]).register_full_backward_hook(lambda _, __, found: seen.extend(found))
 
-    network(images)["last"].mean((2, 3)).sum().backward()
+    pooled(network(images)["last"]).sum().backward()
 
     assert [gradient.is_contiguous(memory_format=layout) for gradient in seen] == [True]
 

@@ -105,8 +105,6 @@ class Backbone(nn.Module):
         """(N, 3, H, W) normalised images -> {"last": (N, channels, h, w)}, the tapped points and `images`."""
         self._taps.clear()
         last = self.neck(self.body(images))
-        if last.requires_grad and last.is_contiguous(memory_format=torch.channels_last):
-            last.register_hook(_channels_last)
         return {**self._taps, "images": images, "last": last}
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
@@ -127,11 +125,6 @@ class Backbone(nn.Module):
         if point not in self.points:
             raise InputError(f"no feature point {point!r}; this backbone has: {', '.join(self.points)}")
         return self.get_submodule(self.points[point])
-
-
-def _channels_last(gradient: Tensor) -> Tensor:
-    """The gradient laid out as the maps are: that of a mean is not, and ReLU is slow on two layouts."""
-    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def _through(layer: nn.Module, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:

@@ -73,9 +73,9 @@ class GapHead(Head):
         del labels
         last = maps["last"]
         if not self.dense:
-            return Output(self.classifier(last.mean((2, 3))), last=last)
+            return Output(self.classifier(pooled(last)), last=last)
         every = F.conv2d(last, self.classifier.weight[:, :, None, None], self.classifier.bias)
-        return Output(every.mean((2, 3)), last=last)
+        return Output(pooled(every), last=last)
 
     def score_maps(self, output: Output, labels: Tensor) -> Tensor:
         """The last feature map weighted by the classifier's weights of the class."""
@@ -137,6 +137,16 @@ def build(method: Method, backbone: Backbone, num_classes: int) -> Net:
     """The network of `method` on `backbone`."""
     method.prepare(backbone)
     return Net(backbone, method.head(backbone, num_classes), num_classes)
+
+
+def pooled(maps: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, C): the mean over all positions, whose gradient is laid out as the maps are.
+
+    That of a mean over the last axes never has the channels last, and ReLU is slow on two layouts.
+    """
+    if maps.is_contiguous(memory_format=torch.channels_last):
+        return maps.permute(0, 2, 3, 1).mean((1, 2))
+    return maps.mean((2, 3))
 
 
 def of_class(maps: Tensor, labels: Tensor) -> Tensor:
