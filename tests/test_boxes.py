@@ -104,7 +104,7 @@ def test_boxes_of_noise_are_those_of_contours(height: int, width: int, seed: int
 
 @settings(deadline=None, max_examples=100)
 @given(arrays.arrays(np.float64, st.tuples(sides, sides), elements=any_score | few_levels), st.floats(-0.2, 1.2))
-def test_boxes_at_a_threshold_do_not_depend_on_the_others(score_map: Map, threshold: float) -> None:
+def test_boxes_at_one_threshold_are_those_of_contours(score_map: Map, threshold: float) -> None:
     assert largest_box(score_map, threshold) == tuple(contour_boxes(score_map, threshold, every=False)[0])
     assert all_boxes(score_map, threshold) == sorted(map(tuple, contour_boxes(score_map, threshold, every=True)))
 

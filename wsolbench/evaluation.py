@@ -48,7 +48,7 @@ class Chunk:
     Args:
         maps: (N, H, W) float32 or float64.
         truths: for each map its true boxes (M, 4), those that count.
-        truth: of the split, whose masks are decoded for nobody who does not ask for them.
+        truth: of the split; its masks are decoded when they are asked for.
         indices: of the images in it.
     """
 

@@ -157,7 +157,9 @@ def warm() -> None:
     from wsolbench.metrics import BoxAccuracy, threshold_grid  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    source.commit(), machine.packages(), protocols.names()
+    source.commit()
+    machine.packages()
+    protocols.names()
     maps, box = np.zeros((1, 8, 8), np.float32), [np.array([[1.0, 1.0, 4.0, 4.0]])]
     maps[0, 2:5, 2:5] = 1
     boxes.boxes_at_thresholds(scoremaps.resized(maps, 16, 16, "linear"), [0.2])
