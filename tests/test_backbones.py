@@ -11,7 +11,7 @@ from torchvision.models.inception import InceptionB
 
 from tests.conftest import BACKBONES
 from wsolbench import backbones, methods, plugins
-from wsolbench.backbone import Backbone
+from wsolbench.backbone import Backbone, PostponedReLU, RectifiedMaxPool2d
 from wsolbench.errors import InputError
 from wsolbench.method import build, pooled
 
@@ -120,6 +120,38 @@ def test_feature_points_run_in_the_order_they_are_listed(name: str) -> None:
     backbone(torch.empty(1, 3, 64, 64, device="meta"))
 
     assert seen == list(backbone.points)
+
+
+def usual(backbone: Backbone) -> Backbone:
+    """The same, in the usual order: every ReLU where it stands, before pooling."""
+    for layer in backbone.modules():
+        layer.__class__ = {PostponedReLU: nn.ReLU, RectifiedMaxPool2d: nn.MaxPool2d}.get(type(layer), type(layer))
+    return backbone
+
+
+def trained_with(backbone: Backbone, images: Tensor, precision: torch.dtype | None) -> list[Tensor]:
+    """What comes out of it in training, and the gradients that go into its weights."""
+    with torch.autocast("cpu", precision, enabled=precision is not None):
+        out = backbone(images)
+    (out["last"].float() * torch.linspace(-1, 1, out["last"].shape[1])[:, None, None]).sum().backward()
+    return [*out.values(), *(parameter.grad for parameter in backbone.parameters() if parameter.grad is not None)]
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("tapped", [False, True], ids=["", "tapped"])
+@pytest.mark.parametrize("name", [name for name in BACKBONES if PostponedReLU in map(type, made(name).modules())])
+def test_a_relu_after_pooling_has_the_bits_of_one_before(
+    name: str, tapped: bool, precision: torch.dtype | None
+) -> None:
+    images, networks = torch.randn(2, 3, 64, 64), [made(name, "cpu"), usual(made(name, "cpu"))]
+    for network in networks if tapped else []:
+        network.tap(*network.points)
+
+    found, expected = (trained_with(network, images, precision) for network in networks)
+
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"])

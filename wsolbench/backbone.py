@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -125,6 +126,26 @@ class Backbone(nn.Module):
         if point not in self.points:
             raise InputError(f"no feature point {point!r}; this backbone has: {', '.join(self.points)}")
         return self.get_submodule(self.points[point])
+
+
+class PostponedReLU(nn.ReLU):
+    """The ReLU before a `RectifiedMaxPool2d`, which does its work; it does it itself where its output is a feature map.
+
+    The greatest of rectified values is their greatest, rectified: outputs and gradients have the same bits, and there
+    are four times fewer values to rectify.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same, rectified where somebody reads or changes it."""
+        return super().forward(maps) if self._forward_hooks else maps
+
+
+class RectifiedMaxPool2d(nn.MaxPool2d):
+    """Max-pooling, and the `PostponedReLU` before it."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, h, w), not below 0."""
+        return F.relu(super().forward(maps), inplace=True)
 
 
 def _through(layer: nn.Module, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import channels_last, nn
 
-from wsolbench.backbone import Backbone
+from wsolbench.backbone import Backbone, PostponedReLU, RectifiedMaxPool2d
 from wsolbench.plugins import OPTIONS
 
 WIDTHS = (16, 16, 32, 32)  # channels of conv1 .. conv4
@@ -23,14 +23,15 @@ class Tiny:
 
     def build(self) -> Backbone:
         """(N, 3, H, W) -> (N, 64, H/4, W/4), with random weights."""
-        body = nn.Sequential()
-        channels = 3
+        body, points, channels = nn.Sequential(), dict[str, str](), 3
         for number, width in enumerate(WIDTHS, start=1):
-            body.add_module(f"conv{number}", _convolution(channels, width))
-            if number <= POOLS:
-                body.add_module(f"pool{number}", nn.MaxPool2d(2))
+            pooled = number <= POOLS
+            body.add_module(f"conv{number}", _convolution(channels, width, PostponedReLU if pooled else nn.ReLU))
+            points[f"conv{number}"] = f"body.conv{number}.1"
+            if pooled:
+                body.add_module(f"pool{number}", RectifiedMaxPool2d(2))
+                points[f"pool{number}"] = f"body.pool{number}"
             channels = width
-        points = {name: f"body.{name}" for name, _ in body.named_children()}
         stages = [*(point for point in points if point.startswith("pool")), f"conv{len(WIDTHS)}"]
         neck = {f"conv{len(WIDTHS) + 1}": _convolution(channels, NECK)}
         backbone = Backbone(body, points, stages, (channels, NECK), neck=neck)
@@ -38,7 +39,7 @@ class Tiny:
         return backbone.to(memory_format=channels_last)  # a third faster on one thread
 
 
-def _convolution(channels: int, width: int) -> nn.Sequential:
+def _convolution(channels: int, width: int, relu: type[nn.ReLU] = nn.ReLU) -> nn.Sequential:
     """A 3 x 3 convolution and its ReLU; each filter sums to zero at first.
 
     Such filters are blind to what is the same everywhere: from random weights the network then learns in a few passes.
@@ -48,7 +49,7 @@ def _convolution(channels: int, width: int) -> nn.Sequential:
     nn.init.zeros_(convolution.get_parameter("bias"))
     with torch.no_grad():
         convolution.weight -= convolution.weight.mean((1, 2, 3), keepdim=True)
-    return nn.Sequential(convolution, nn.ReLU(inplace=True))
+    return nn.Sequential(convolution, relu(inplace=True))
 
 
 BACKBONE = Tiny

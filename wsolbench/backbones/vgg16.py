@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from wsolbench.backbone import Backbone, Pretrained, neck_layer
+from wsolbench.backbone import Backbone, PostponedReLU, Pretrained, RectifiedMaxPool2d, neck_layer
 from wsolbench.plugins import OPTIONS
 
 
@@ -31,11 +31,13 @@ class VGG16:
                 convolution += 1
                 points[f"conv{stage}_{convolution}"] = f"body.{name}"
             elif isinstance(layer, nn.MaxPool2d):
-                points[f"pool{stage}"] = f"body.{name}"
+                if 2**stage > self.output_stride:
+                    body[int(name)] = nn.Identity()
+                else:
+                    points[f"pool{stage}"] = f"body.{name}"
+                    body[int(name) - 1] = PostponedReLU(inplace=True)
+                    body[int(name)] = RectifiedMaxPool2d(self.pool_size, 2, self.pool_size - 2)
                 stage, convolution = stage + 1, 0
-                layer.kernel_size, layer.padding = self.pool_size, self.pool_size - 2
-        if self.output_stride < 2**4:
-            body[int(points.pop("pool4").removeprefix("body."))] = nn.Identity()
         stages = [*(point for point in points if point.startswith("pool")), "conv5_3"]
         neck = {"conv6": neck_layer(512, 1024)}
         return Backbone(body, points, stages, (512, 1024), pretrained=_WEIGHTS, neck=neck)
