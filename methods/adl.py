@@ -39,26 +39,39 @@ class AttentionDropout(nn.Module):
         self.options = options
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape and type."""
+        """(N, C, H, W) -> the same shape and type; one draw per batch, as the authors'."""
         if not self.training:
             return features
-        maps = self.maps(features)
-        drop = torch.rand((), device=features.device) < self.options.drop_rate  # one draw per batch, as the authors'
-        return features * torch.where(drop, maps["drop mask"], maps["importance map"]).to(features.dtype)
+        attention, rate = _attention(features), self.options.drop_rate
+        if torch.compiler.is_compiling():  # a graph has no branches
+            drop = torch.rand((), device=features.device) < rate
+            chosen = torch.where(drop, self._drop_mask(attention), self._importance_map(attention))
+        else:  # drawn on the CPU: for a number of a GPU's the processor would wait
+            chosen = (self._drop_mask if torch.rand(()) < rate else self._importance_map)(attention)
+        return features * chosen.to(features.dtype)
 
     def maps(self, features: Tensor) -> dict[str, Tensor]:
         """The maps of Figure 2, each (N, 1, H, W) float32; a component that is switched off is 1 everywhere."""
-        options = self.options
-        attention = features.mean(1, keepdim=True, dtype=torch.float32)  # half precision would move the threshold
+        attention = _attention(features)
         return {
             "self-attention map": attention,
-            "importance map": attention.sigmoid() if options.importance_map else torch.ones_like(attention),
-            "drop mask": drop_mask(attention, options.gamma) if options.drop_mask else torch.ones_like(attention),
+            "importance map": self._importance_map(attention),
+            "drop mask": self._drop_mask(attention),
         }
+
+    def _importance_map(self, attention: Tensor) -> Tensor:
+        return attention.sigmoid() if self.options.importance_map else torch.ones_like(attention)
+
+    def _drop_mask(self, attention: Tensor) -> Tensor:
+        return drop_mask(attention, self.options.gamma) if self.options.drop_mask else torch.ones_like(attention)
 
     def extra_repr(self) -> str:
         """The options, for print()."""
         return repr(self.options)
+
+
+def _attention(features: Tensor) -> Tensor:
+    return features.mean(1, keepdim=True, dtype=torch.float32)  # half precision would move the threshold
 
 
 def drop_mask(attention: Tensor, gamma: float) -> Tensor:
