@@ -763,7 +763,10 @@ def test_score_says_whether_maps_were_scaled(wsolbench: Command, cub: Path, tmp_
     [
         (("maps", "--baseline", "whole"), "name a folder of score maps, or a --baseline"),
         (("--baseline", "whole", "--protocol", "wsolbench", "--held-out", "maps"), "--held-out is for score maps"),
-        (("maps", "--held-out", "maps"), "--held-out is for score maps under a protocol that chooses"),
+        (("maps", "--held-out", "maps"), "--held-out is for a protocol that chooses its threshold on held-out images"),
+        (("maps", "--share", "0.2"), "--share is for a protocol that chooses its threshold"),
+        (("--baseline", "whole", "--space", "input"), "--space is for score maps of a folder"),
+        (("--baseline", "whole", "--normalise", "auto"), "--normalise is for score maps of a folder"),
         (("--baseline", "whole", "--out", "none/known.npz"), "no folder 'none' to write known.npz into"),
     ],
 )

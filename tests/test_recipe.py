@@ -218,6 +218,16 @@ def test_what_is_missing_is_told_with_what_there_is(kind: str) -> None:
     assert problem == f"{kind} is missing; there are: {', '.join(plugins.names(KINDS[kind]))}"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_fields_are_told_with_what_is_missing(kind: str) -> None:
+    wrong = {"epochs": -1, "precision": "fp64"}
+
+    problems = problems_of({key: value for key, value in (ADL | wrong).items() if key != kind})
+
+    starts = [f"{kind} is missing; ", "epochs must be at least 0, not -1", "precision must be 'fp32' or 'bf16'"]
+    assert all(problem.startswith(start) for problem, start in zip(problems, starts, strict=True))
+
+
 def test_all_problems_are_told_at_once() -> None:
     wrong = {"points": ["pool9"], "gama": 1, "epochs": -1, "lr": 0.0, "colour": "red"}
 

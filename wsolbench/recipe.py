@@ -63,7 +63,8 @@ def _options(settings: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
                 raise InputError(Problem(f"{kind} is missing; there are: {', '.join(plugins.names(package))}", kind))
             found[kind] = plugins.declared_names(plugins.option_class(package, str(settings[kind])))
     if problems:
-        raise InputError(*problems)
+        others = {key: value for key, value in settings.items() if key not in KINDS}
+        raise InputError(*problems, *trial.wrong_fields(others))
     return found
 
 

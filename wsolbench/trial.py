@@ -126,6 +126,15 @@ def from_spec(spec: Mapping[str, Any]) -> Trial:
         raise InputError(*explain(error, "a trial has no field {}")) from None
 
 
+def wrong_fields(settings: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with those fields of a trial that are given, where others are missing."""
+    try:
+        from_spec({key: value for key, value in settings.items() if key in FIELDS})
+    except InputError as error:
+        return [each for each in error.problems if isinstance(each, Problem) and each.key in settings]
+    return []
+
+
 def _thawed(value: Any) -> Any:
     return {key: frozen(item) for key, item in value.items()} if isinstance(value, dict) else frozen(value)
 

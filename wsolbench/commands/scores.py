@@ -1,5 +1,6 @@
 """`score`: anybody's score maps against a data set's boxes and masks."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,8 +11,10 @@ from wsolbench.console import Json, app, print_metrics, say
 from wsolbench.errors import InputError
 
 Normalise = Annotated[
-    Literal["auto", "always", "never"],
-    typer.Option(help="scale each map to [0, 1] by its least and greatest score; auto: all if any leaves [0, 1]"),
+    Literal["auto", "always", "never"] | None,
+    typer.Option(
+        help="scale each map to [0, 1] by its least and greatest score; auto, unless said: all if any leaves [0, 1]"
+    ),
 ]
 SCALED = "every score map was scaled to [0, 1] by its own least and greatest score"
 AS_THEY_ARE = "score maps were taken as they are, all within [0, 1]; --normalise always scales each to its own range"
@@ -30,15 +33,17 @@ def score(
     split: Annotated[Literal["train", "held_out", "test"], typer.Option(help="which images")] = "test",
     protocol: Annotated[str, typer.Option(help="how a score map becomes a box, and a box a hit")] = protocols.UNHELD,
     space: Annotated[
-        Literal["original", "input"], typer.Option(help="maps have the size of their image, or of a network's input")
-    ] = "original",
+        Literal["original", "input"] | None,
+        typer.Option(help="maps have the size of their image, unless said, or of a network's input"),
+    ] = None,
     held_out: Annotated[
         Path | None, typer.Option(help="maps of the held-out images, if they are not in the same folder")
     ] = None,
-    normalise: Normalise = "auto",
+    normalise: Normalise = None,
     share: Annotated[
-        float, typer.Option(min=0, max=1, help="of each class's training images is held out, unless others are")
-    ] = 0.1,
+        float | None,
+        typer.Option(min=0, max=1, help="of each class's training images is held out, unless others are; a tenth"),
+    ] = None,
     baseline: Annotated[Literal["whole", "centre", "random"] | None, typer.Option(help="instead of a folder")] = None,
     out: Annotated[Path | None, typer.Option(help="also write what is known of each image and class, as .npz")] = None,
     as_json: Json = False,
@@ -48,14 +53,15 @@ def score(
     from wsolbench import score as scoring  # noqa: PLC0415  imports torch
 
     rule = protocols.protocol(protocol)
-    _refuse_idle(folder, baseline, held_out, chosen=rule.threshold == "held_out")
+    given = {"space": space, "normalise": normalise, "held-out": held_out, "share": share}
+    _refuse_idle(folder, baseline, given, chosen=rule.threshold == "held_out")
     scoring.refuse_out(out)
     found = plugins.make(datasets, dataset, words.values(pairs or ()))
     images = found.split(split, data)
     heading: dict[str, Any] = {"protocol": protocol, "images": len(images)}
     chosen_on = None
     if rule.threshold == "held_out":
-        name, chosen_on = scoring.choosing(found, data, share)
+        name, chosen_on = scoring.choosing(found, data, 0.1 if share is None else share)
         if name == split:
             raise InputError(f"{protocol} would choose its threshold on the images of {split}; score another --split")
         heading |= {"threshold_from": f"{len(chosen_on)} images of {name}"}
@@ -63,16 +69,23 @@ def score(
         scores = scoring.baseline(baseline, images, 224, rule, chosen_on)
     elif folder is not None:
         maps_of = None if chosen_on is None else (held_out or folder, chosen_on)
-        scores, scaled = scoring.score(folder, images, rule, space, maps_of, normalise=normalise)
+        scores, scaled = scoring.score(
+            folder, images, rule, space or "original", maps_of, normalise=normalise or "auto"
+        )
         heading["normalised"] = scaled
         say(SCALED if scaled else AS_THEY_ARE)
     scoring.save(out, images, scores)
     print_metrics(heading, scores.metrics, as_json)
 
 
-def _refuse_idle(folder: Path | None, baseline: str | None, held_out: Path | None, *, chosen: bool) -> None:
-    """Refuse what would do nothing; `chosen`: the threshold is, on held-out images."""
+def _refuse_idle(folder: Path | None, baseline: str | None, given: Mapping[str, Any], *, chosen: bool) -> None:
+    """Refuse options that would do nothing; `chosen`: the threshold is, on held-out images."""
     if (folder is None) == (baseline is None):
         raise InputError("name a folder of score maps, or a --baseline")
-    if held_out is not None and (baseline is not None or not chosen):
-        raise InputError("--held-out is for score maps under a protocol that chooses its threshold on held-out images")
+    of_maps = () if folder else ("space", "normalise", "held-out")
+    of_choice = () if chosen else ("held-out", "share")
+    problems = [f"--{name} is for score maps of a folder" for name in of_maps if given[name] is not None]
+    choice = "is for a protocol that chooses its threshold on held-out images"
+    problems += [f"--{name} {choice}" for name in of_choice if given[name] is not None]
+    if problems:
+        raise InputError(*problems)
