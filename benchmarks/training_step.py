@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from wsolbench import backbones, loop, methods, overhead, plugins, recipe, words
+from wsolbench.backbone import PostponedReLU
 from wsolbench.loop import Trainer
 from wsolbench.measure import noise, settle
 from wsolbench.method import Net, build
@@ -35,11 +36,19 @@ def network(trial: Trial) -> Net:
     return build(method, plugins.make(backbones, trial.backbone, trial.backbone_options).build(), CLASSES)
 
 
+def in_usual_order(net: Net) -> Net:
+    """The network with every ReLU before its pooling, as the released codes have it: one that is hooked stays there."""
+    for layer in net.modules():
+        if isinstance(layer, PostponedReLU):
+            layer.register_forward_hook(lambda *_: None)
+    return net
+
+
 def plain(trial: Trial, batch: int, device: torch.device) -> Callable[[], None]:
     """A step of the plain loop."""
     made_up = noise(batch, trial.image_size, CLASSES)
     images, labels = made_up.images.contiguous().to(device), made_up.labels.to(device)
-    net = network(trial).to(device).train()
+    net = in_usual_order(network(trial)).to(device).train()
     groups = [{"params": list(found), "lr": 1e-3} for found in (net.pretrained_parameters(), net.new_parameters())]
     sgd = torch.optim.SGD(groups, momentum=0.9, weight_decay=1e-4, nesterov=True, fused=False, foreach=False)
 

@@ -47,7 +47,7 @@ class AttentionDropout(nn.Module):
             drop = torch.rand((), device=features.device) < rate
             chosen = torch.where(drop, self._drop_mask(attention), self._importance_map(attention))
         else:  # drawn on the CPU: for a number of a GPU's the processor would wait
-            chosen = (self._drop_mask if torch.rand(()) < rate else self._importance_map)(attention)
+            chosen = (self._drop_mask if torch.rand((), device="cpu") < rate else self._importance_map)(attention)
         return features * chosen.to(features.dtype)
 
     def maps(self, features: Tensor) -> dict[str, Tensor]:

@@ -88,6 +88,23 @@ def test_importance_branch_has_the_gradient_of_the_sigmoid_and_of_the_mean() -> 
     torch.testing.assert_close(features.grad, gradient)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_was_drawn_has_the_bits_of_choosing_between_both_maps(seed: int) -> None:
+    dropout, (own, theirs) = layer(drop_rate=0.5, gamma=0.6), [FEATURES.clone().requires_grad_() for _ in range(2)]
+    torch.manual_seed(seed)
+    drop = torch.rand(()) < 0.5
+    maps = dropout.maps(theirs)
+    expected = theirs * torch.where(drop, maps["drop mask"], maps["importance map"])
+    torch.manual_seed(seed)
+
+    out = dropout(own)
+    out.square().sum().backward()
+    expected.square().sum().backward()
+
+    assert torch.equal(out, expected)
+    assert torch.equal(own.grad, theirs.grad)
+
+
 def test_one_draw_for_all_images_of_a_batch() -> None:
     features = FEATURES.repeat(16, 1, 1, 1)
     torch.manual_seed(0)

@@ -1,5 +1,5 @@
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -129,6 +129,13 @@ def usual(backbone: Backbone) -> Backbone:
     return backbone
 
 
+class Centred(nn.Module):
+    """A layer that puts below 0 what a ReLU has put above it."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps - 1
+
+
 def trained_with(backbone: Backbone, images: Tensor, precision: torch.dtype | None) -> list[Tensor]:
     """What comes out of it in training, and the gradients that go into its weights."""
     with torch.autocast("cpu", precision, enabled=precision is not None):
@@ -138,14 +145,14 @@ def trained_with(backbone: Backbone, images: Tensor, precision: torch.dtype | No
 
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("tapped", [False, True], ids=["", "tapped"])
+@pytest.mark.parametrize("points", ["untouched", "tapped", "changed"])
 @pytest.mark.parametrize("name", [name for name in BACKBONES if PostponedReLU in map(type, made(name).modules())])
-def test_a_relu_after_pooling_has_the_bits_of_one_before(
-    name: str, tapped: bool, precision: torch.dtype | None
-) -> None:
+def test_a_relu_after_pooling_has_the_bits_of_one_before(name: str, points: str, precision: torch.dtype | None) -> None:
     images, networks = torch.randn(2, 3, 64, 64), [made(name, "cpu"), usual(made(name, "cpu"))]
-    for network in networks if tapped else []:
+    for network in networks if points == "tapped" else []:
         network.tap(*network.points)
+    for network, point in product(networks if points == "changed" else [], made(name).points):
+        network.insert(point, Centred())
 
     found, expected = (trained_with(network, images, precision) for network in networks)
 

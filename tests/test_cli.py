@@ -778,6 +778,29 @@ def test_score_refuses_words_that_would_do_nothing(
     assert (ended.code, said in ended.err) == (2, True)
 
 
+def test_score_refuses_a_share_of_training_images_where_others_are_held_out(wsolbench: Command, tmp_path: Path) -> None:
+    data = fake_data.wsolevaluation(tmp_path / "data")
+    words = (
+        "--dataset",
+        "wsolevaluation",
+        "-o",
+        "collection=CUB",
+        "--data",
+        data,
+        "--protocol",
+        "wsolbench",
+        "--share",
+        "0.2",
+    )
+
+    ended = wsolbench("score", "--baseline", "whole", *words)
+
+    assert (ended.code, ended.err) == (
+        2,
+        "error: --share is for data sets without held-out images, and this one has its own\n",
+    )
+
+
 def test_score_without_maps_or_baseline_says_what_to_name(wsolbench: Command) -> None:
     assert "a folder of score maps, or a --baseline" in wsolbench("score", "--dataset", "shapes").err
 

@@ -430,8 +430,11 @@ METHOD = Lonely
 
 
 @pytest.mark.parametrize("batch_size", [1, 11])
-def test_a_last_batch_of_one_image_that_cannot_train_is_told_before_training(place: Place, batch_size: int) -> None:
-    trial = trial_of(**ALONE, method="cam", batch_size=batch_size)
+@pytest.mark.parametrize("method", [{"method": "cam"}, {"method": "adl", "points": ("act1",)}], ids=["cam", "adl"])
+def test_a_last_batch_of_one_image_that_cannot_train_is_told_before_training(
+    place: Place, method: dict[str, Any], batch_size: int
+) -> None:
+    trial = trial_of(**ALONE, **method, batch_size=batch_size)
 
     message = message_of(trial, place)
 

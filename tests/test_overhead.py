@@ -222,7 +222,7 @@ def test_pasting_is_no_arithmetic() -> None:
 
 
 def test_what_adl_says_is_near_what_it_runs() -> None:
-    method = made("adl", points=["conv4"])
+    method = made("adl", points=["conv4"], drop_rate=1)
     backbone = small()
     method.prepare(backbone)
 

@@ -386,7 +386,7 @@ class HalfHeldOut:
 
 
 def test_a_threshold_is_chosen_on_the_held_out_split_where_there_is_one() -> None:
-    name, chosen = choosing(HalfHeldOut(split_of().only([1])), None, 0.1)
+    name, chosen = choosing(HalfHeldOut(split_of().only([1])), None, None)
 
     assert (name, chosen.ids) == ("held_out", ("a/two.jpg",))
 

@@ -225,6 +225,12 @@ def test_unknown_kind_in_an_override_is_told_alone(file: Path) -> None:
     assert problem.startswith("no method 'adll', did you mean 'adl'?")
 
 
+def test_a_mistake_that_an_override_mends_is_not_told(file: Path) -> None:
+    problems = problems_of(file, "base: {dataset: shapes, epochs: -1}\ntrials: [{method: cam}]", {"epochs": 2})
+
+    assert [problem.partition(";")[0] for problem in problems] == ["mine.yaml:1: backbone is missing"]
+
+
 # Mistakes
 
 

@@ -129,23 +129,35 @@ class Backbone(nn.Module):
 
 
 class PostponedReLU(nn.ReLU):
-    """The ReLU before a `RectifiedMaxPool2d`, which does its work; it does it itself where its output is a feature map.
+    """The ReLU before a `RectifiedMaxPool2d`, which does its work, unless a forward hook reads or changes its output.
 
     The greatest of rectified values is their greatest, rectified: outputs and gradients have the same bits, and there
     are four times fewer values to rectify.
     """
 
+    @property
+    def hooked(self) -> bool:
+        """Whether its output is a feature map that somebody reads or changes."""
+        return bool(self._forward_hooks)
+
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same, rectified where somebody reads or changes it."""
-        return super().forward(maps) if self._forward_hooks else maps
+        """(N, C, H, W) -> the same, rectified where that is not left to pooling."""
+        return super().forward(maps) if self.hooked else maps
 
 
 class RectifiedMaxPool2d(nn.MaxPool2d):
-    """Max-pooling, and the `PostponedReLU` before it."""
+    """Max-pooling, and what `relu` before it leaves to be done."""
+
+    relu: PostponedReLU
+
+    def __init__(self, relu: PostponedReLU, kernel_size: int, stride: int = 2, padding: int = 0) -> None:
+        super().__init__(kernel_size, stride, padding)
+        self.__dict__["relu"] = relu  # no part of this layer
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, h, w), not below 0."""
-        return F.relu(super().forward(maps), inplace=True)
+        """(N, C, H, W) -> (N, C, h, w)."""
+        pooled: Tensor = super().forward(maps)
+        return pooled if self.relu.hooked else F.relu(pooled, inplace=True)
 
 
 def _through(layer: nn.Module, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:

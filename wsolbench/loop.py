@@ -61,7 +61,7 @@ class Trainer:
 
         torch.compiler.reset()  # of networks before this one; after eight of them torch would compile no more
         torch._dynamo.config.skip_nnmodule_hook_guards = False  # noqa: SLF001  hooks are what tells networks apart
-        inductor.config.fallback_random = True  # the numbers that are drawn without compilation
+        inductor.config.fallback_random = True  # draw as without compilation
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         return torch.compile(self.net, mode=mode, dynamic=False)  # an epoch has batches of two sizes
 

@@ -352,7 +352,7 @@ def untrainable_alone(line: Line, num_classes: int, side: int) -> str | None:
     """
     method, backbone = _made(line)
     try:
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # a method may draw
             build(method, backbone, num_classes).train()(*_batch(side))
     except ValueError as error:
         return str(error)

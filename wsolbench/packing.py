@@ -58,4 +58,5 @@ def _of_tensors(trial: Trial) -> int:
         return Trainer(net, method, sgd, meta, "fp32")
 
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a method may draw what it makes
         return measure.peak_bytes(made, Trainer.step, measure.noise(trial.batch_size, trial.image_size, CLASSES), meta)

@@ -74,13 +74,14 @@ def baseline(kind: Baseline, split: Split, side: int, protocol: Protocol, held_o
     return localization(scored(split), protocol, None if held_out is None else scored(held_out))
 
 
-def choosing(dataset: Dataset, data: Path | None, share: float) -> tuple[SplitName, Split]:
+def choosing(dataset: Dataset, data: Path | None, share: float | None) -> tuple[SplitName, Split]:
     """The images that a threshold is chosen on, and the split they are of.
 
-    The data set's own held-out split, if its images have boxes; else a share of each class's training images.
+    The data set's own held-out split, if its images have boxes; else a share of each class's training images, a tenth
+    unless said.
 
     Raises:
-        InputError: there are no such images with boxes.
+        InputError: there are no such images with boxes, or a share is asked for that would do nothing.
     """
     for name in SPLITS:
         try:
@@ -88,8 +89,10 @@ def choosing(dataset: Dataset, data: Path | None, share: float) -> tuple[SplitNa
         except NoSplitError:
             continue
         if name == "train":
-            _, split = split.held_out(share)
+            _, split = split.held_out(0.1 if share is None else share)
         if len(split) and split.boxed:
+            if share is not None and name != "train":
+                raise InputError("--share is for data sets without held-out images, and this one has its own")
             return name, split
     raise InputError("the protocol chooses its threshold on held-out images, and there are none with boxes")
 

@@ -16,7 +16,7 @@ from wsolbench import documents, recipe, resources, shipped
 from wsolbench.documents import Document
 from wsolbench.errors import Collecting, InputError, Problem, nearest
 from wsolbench.plugins import OPTIONS, explain
-from wsolbench.trial import Trial
+from wsolbench.trial import FIELDS, Trial
 
 MOST_TRIALS = 10_000
 """Of a sweep; more are a slip."""
@@ -147,8 +147,8 @@ def _settings(base: Mapping[str, Any], case: _Case, overrides: Mapping[str, Any]
     settings = {**base, **case.settings}
     if not overrides:
         return settings
-    kinds = {key: overrides[key] for key in recipe.KINDS if key in overrides}
-    known = recipe.accepts({**settings, **kinds})
+    fields = {key: value for key, value in overrides.items() if key in FIELDS}
+    known = recipe.accepts({**settings, **fields})
     return {**settings, **{key: value for key, value in overrides.items() if key in known}}
 
 

@@ -53,7 +53,7 @@ class Trial:
     precision: Literal["fp32", "bf16"]  # fp32 or bf16, of training; evaluation is always fp32
     extract: Annotated[str, AfterValidator(extract.known)]  # how score maps are read off: a name of extract.yaml
     threads: Annotated[int, Ge(1), Le(1024)]  # of the CPU; the last digits of a sum depend on it
-    compile: bool = False  # train on kernels that torch compiles: other last digits; not in the id of those that do not
+    compile: bool = False  # train on compiled kernels: other last digits, other draws by adl on a GPU; in the id if on
 
     @cached_property
     def id(self) -> str:

@@ -21,7 +21,8 @@ class ResNet50:
     def build(self) -> Backbone:
         """(N, 3, H, W) -> (N, 2048, H/16, W/16), with random weights; no dilation."""
         net: Any = resnet50()
-        net.relu, net.maxpool = PostponedReLU(inplace=True), RectifiedMaxPool2d(3, 2, padding=1)
+        net.relu = PostponedReLU(inplace=True)
+        net.maxpool = RectifiedMaxPool2d(net.relu, 3, padding=1)
         body = nn.Sequential(OrderedDict(list(net.named_children())[:-2]))  # all but pooling and classifier
         points = {"conv1": "body.relu", "pool1": "body.maxpool"}
         points |= {name: f"body.{name}" for name, part in body.named_modules() if isinstance(part, Bottleneck)}

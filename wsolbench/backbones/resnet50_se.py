@@ -21,7 +21,8 @@ class ResNet50SE:
     def build(self) -> Backbone:
         """(N, 3, H, W) -> (N, 2048, H/16, W/16), with random weights; no dilation."""
         net: Any = timm.create_model(_NET, num_classes=0)
-        net.act1, net.maxpool = PostponedReLU(inplace=True), RectifiedMaxPool2d(3, 2, padding=1)
+        net.act1 = PostponedReLU(inplace=True)
+        net.maxpool = RectifiedMaxPool2d(net.act1, 3, padding=1)
         body = nn.Sequential(OrderedDict(list(net.named_children())[:-2]))  # all but pooling and classifier
         points = {"conv1": "body.act1", "pool1": "body.maxpool"}
         points |= {name: f"body.{name}" for name, part in body.named_modules() if isinstance(part, Bottleneck)}

@@ -35,8 +35,8 @@ class VGG16:
                     body[int(name)] = nn.Identity()
                 else:
                     points[f"pool{stage}"] = f"body.{name}"
-                    body[int(name) - 1] = PostponedReLU(inplace=True)
-                    body[int(name)] = RectifiedMaxPool2d(self.pool_size, 2, self.pool_size - 2)
+                    body[int(name) - 1] = relu = PostponedReLU(inplace=True)
+                    body[int(name)] = RectifiedMaxPool2d(relu, self.pool_size, padding=self.pool_size - 2)
                 stage, convolution = stage + 1, 0
         stages = [*(point for point in points if point.startswith("pool")), "conv5_3"]
         neck = {"conv6": neck_layer(512, 1024)}

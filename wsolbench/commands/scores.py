@@ -10,11 +10,19 @@ from wsolbench import protocols, words
 from wsolbench.console import Json, app, print_metrics, say
 from wsolbench.errors import InputError
 
+Space = Annotated[
+    Literal["original", "input"] | None,
+    typer.Option(help="maps have the size of their image, unless said, or of a network's input"),
+]
 Normalise = Annotated[
     Literal["auto", "always", "never"] | None,
     typer.Option(
         help="scale each map to [0, 1] by its least and greatest score; auto, unless said: all if any leaves [0, 1]"
     ),
+]
+Share = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="of each class's training images is held out, 0.1 unless said or others are"),
 ]
 SCALED = "every score map was scaled to [0, 1] by its own least and greatest score"
 AS_THEY_ARE = "score maps were taken as they are, all within [0, 1]; --normalise always scales each to its own range"
@@ -32,18 +40,12 @@ def score(
     data: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
     split: Annotated[Literal["train", "held_out", "test"], typer.Option(help="which images")] = "test",
     protocol: Annotated[str, typer.Option(help="how a score map becomes a box, and a box a hit")] = protocols.UNHELD,
-    space: Annotated[
-        Literal["original", "input"] | None,
-        typer.Option(help="maps have the size of their image, unless said, or of a network's input"),
-    ] = None,
+    space: Space = None,
     held_out: Annotated[
         Path | None, typer.Option(help="maps of the held-out images, if they are not in the same folder")
     ] = None,
     normalise: Normalise = None,
-    share: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="of each class's training images is held out, unless others are; a tenth"),
-    ] = None,
+    share: Share = None,
     baseline: Annotated[Literal["whole", "centre", "random"] | None, typer.Option(help="instead of a folder")] = None,
     out: Annotated[Path | None, typer.Option(help="also write what is known of each image and class, as .npz")] = None,
     as_json: Json = False,
@@ -61,7 +63,7 @@ def score(
     heading: dict[str, Any] = {"protocol": protocol, "images": len(images)}
     chosen_on = None
     if rule.threshold == "held_out":
-        name, chosen_on = scoring.choosing(found, data, 0.1 if share is None else share)
+        name, chosen_on = scoring.choosing(found, data, share)
         if name == split:
             raise InputError(f"{protocol} would choose its threshold on the images of {split}; score another --split")
         heading |= {"threshold_from": f"{len(chosen_on)} images of {name}"}
