@@ -99,7 +99,8 @@ class Evaluator:
         if key not in self.passes:
             pixels = Pixels(getattr(self.images, name), self.trial.image_size, geometry)
             net = self.net()
-            batches = test_batches(pixels, self.trial.batch_size, net.backbone.normalisation, self.place.workers)
+            size = 2 * self.trial.batch_size  # without gradients maps are not kept
+            batches = test_batches(pixels, size, net.backbone.normalisation, self.place.workers)
             extractor = extract.extractor(self.trial.extract)
             found = evaluation.collect(loop.predict(net, self.stop.heeding(batches), self.device, extractor))
             self.stop.check()
