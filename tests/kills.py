@@ -190,7 +190,8 @@ def _warm(trials: list[Trial]) -> None:
         recipe.blueprint(trial.backbone, trial.backbone_options)  # imports torchvision's and timm's networks
     cpu_target.typing_context.refresh()  # the compiler's tables
     cpu_target.target_context.refresh()
-    source.commit()
+    commit = source.commit()
+    source.commit = lambda: commit
 
 
 def main() -> None:

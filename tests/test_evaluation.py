@@ -180,6 +180,19 @@ def test_without_held_out_images_their_protocol_is_refused() -> None:
         scores(predictions(filled((0, 0, 5, 5))), split_of([(0, 0, 5, 5)]), protocol("wsolbench"))
 
 
+def test_what_was_counted_before_an_error_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(_: evaluation.Chunk) -> dict[str, NDArray[Any]]:
+        raise InputError("a mask cannot be read")
+
+    monkeypatch.setattr(evaluation, "_cover", unreadable)
+    truth, counts = of_network(split_of([(4, 5, 14, 17)]), fixed(0.2).geometry, SIDE), Counts()
+
+    with pytest.raises(InputError, match="a mask cannot be read"):
+        evaluate(predictions(filled((4, 5, 14, 17))), truth, fixed(0.2), counts=counts)
+
+    assert counts == {}
+
+
 def test_protocols_that_differ_in_their_threshold_share_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     updates: list[list[str]] = []
 

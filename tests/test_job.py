@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from tests import fake_data
 from tests.conftest import NAN_METHOD, QUICK, method_folder
-from wsolbench import checkpoint, datasets, files, job, loop, methods, network, plugins, recipe, store
+from wsolbench import checkpoint, datasets, files, job, loop, methods, network, plugins, recipe, source, store
+from wsolbench.attempts import Order
 from wsolbench.errors import InputError
 from wsolbench.loop import DivergedError
 from wsolbench.place import Place
@@ -427,6 +428,16 @@ class Lonely(Method):
 
 METHOD = Lonely
 """
+
+
+def test_code_of_the_submission_has_its_commit_and_changed_code_that_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "commit", lambda: "now+")
+
+    submitted = job._code(Order(code=source.digest(), commit="then"))
+    changed = job._code(Order(code="another", commit="then"))
+
+    assert (submitted["commit"], submitted["code_changed"]) == ("then", False)
+    assert (changed["commit"], changed["code_changed"]) == ("now+", True)
 
 
 @pytest.mark.parametrize("batch_size", [1, 11])

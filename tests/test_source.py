@@ -115,7 +115,6 @@ def test_snapshot_of_the_same_code_is_the_same_folder(tmp_path: Path) -> None:
 
 
 def test_commit_is_of_this_checkout() -> None:
-    source.commit.cache_clear()  # a test before this one, in this process, may have asked without a git in its PATH
     said = [
         subprocess.run([GIT, "-C", source._PACKAGE, *words], capture_output=True, text=True, check=False)
         for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])

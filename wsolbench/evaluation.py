@@ -179,7 +179,7 @@ def localization(
     rule = replace(protocol, threshold="oracle")  # hits are counted at every threshold, whichever is chosen
     counts = {} if counts is None else counts
     counted = rule in counts or not boxed
-    best, every = counts.setdefault(rule, (_accuracy(rule, rule.contours, threads), _accuracy(rule, "all", threads)))
+    best, every = counts.get(rule) or (_accuracy(rule, rule.contours, threads), _accuracy(rule, "all", threads))
     precision, images = PixelAveragePrecision(), []
     for chunk in scored:
         if not counted:
@@ -187,6 +187,7 @@ def localization(
         if (masks := chunk.masks) is not None:
             precision.update(chunk.maps, masks)
         images.append(_cover(chunk) | ({} if threshold is None else _localize(chunk, protocol, threshold)))
+    counts[rule] = best, every
     known = _joined(images)
     metrics = {"body_coverage": _percent(known["body_coverage"])} if "body_coverage" in known else {}
     if precision.counts.any():

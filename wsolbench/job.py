@@ -151,7 +151,7 @@ def _meta(run: "_Run", order: Order) -> dict[str, Any]:
 def _code(order: Order) -> dict[str, Any]:
     """Which code runs, and whether it is that of the submission; a copy of it has no commit but that one."""
     digest = source.digest()
-    commit = source.commit() or (order.commit if digest == order.code else None)
+    commit = order.commit if digest == order.code else source.commit()
     return {"commit": commit, "code": digest, "code_changed": digest != order.code if order.code else None}
 
 

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from wsolbench import methods, shipped
@@ -16,7 +15,6 @@ _NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc")
 _KINDS = {".py", ".yaml"}
 
 
-@cache
 def commit() -> str | None:
     """The commit of this code, `+` behind it if files differ; None outside a checkout."""
     try:

@@ -149,7 +149,7 @@ def warm() -> None:
     import numpy as np  # noqa: PLC0415  these take two seconds
     import torch._dynamo  # noqa: PLC0415  as optimizers do
 
-    from wsolbench import boxes, machine, protocols, scoremaps, source  # noqa: PLC0415
+    from wsolbench import boxes, machine, protocols, scoremaps  # noqa: PLC0415
     from wsolbench import job as job  # noqa: PLC0414, PLC0415  for the children
     from wsolbench._pixels import windows  # noqa: PLC0415
     from wsolbench.backbone import IMAGENET  # noqa: PLC0415
@@ -157,7 +157,6 @@ def warm() -> None:
     from wsolbench.metrics import BoxAccuracy, threshold_grid  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    source.commit()
     machine.packages()
     protocols.names()
     maps, box = np.zeros((1, 8, 8), np.float32), [np.array([[1.0, 1.0, 4.0, 4.0]])]
