@@ -177,4 +177,4 @@ def test_workers_end_with_a_launcher_that_is_killed_while_it_plans(start: Start,
 
     os.kill(launcher.pid, signal.SIGKILL)
 
-    until(lambda: not processes(results))
+    until(lambda: not processes(results), 120)  # submitit waits a minute for a file that it may not have named
