@@ -146,6 +146,15 @@ def test_failed_trial_runs_again_in_the_next_sweep(place: Place) -> None:
     assert len(Store(place.results).attempts(trial.id)) == 2
 
 
+def test_a_finished_trial_that_another_protocol_cannot_score_is_not_done(place: Place) -> None:
+    trial = trial_of(epochs=1, held_out=0)
+    job.run(trial, place)
+
+    again = launched([trial], replace(place, protocol="wsolbench"), "debug")
+
+    assert again.progress.ended[trial].startswith("it has a result, but none by protocol wsolbench; ")
+
+
 def test_every_trial_is_written_down_before_the_first_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [trial_of(seed=seed) for seed in range(3)]
     known: list[list[str]] = []

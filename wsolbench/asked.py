@@ -45,12 +45,12 @@ class Asked:
             f"{variable}={shlex.quote(given.pop(name))}" for name, variable in _VARIABLES.items() if name in given
         ]
         options = ["--results", self.results] if self.results != _RESULTS else []
-        options += ["--seeds", _numbers(sorted(seeds))] if seeds else []
+        options += ["--seeds", _numbers(sorted(set(seeds)))] if seeds else []
         args = " ".join(map(shlex.quote, [*options, *(f"{name}={value}" for name, value in given.items())]))
         return " ".join(["make", *words, *([f"ARGS={shlex.quote(args)}"] if args else [])]).replace("$", "$$")
 
 
 def _numbers(seeds: Sequence[int]) -> str:
     """`0-2` or `0,2`, as `sweep --seeds` reads them."""
-    whole = len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    whole = 1 < len(seeds) == seeds[-1] - seeds[0] + 1
     return f"{seeds[0]}-{seeds[-1]}" if whole else ",".join(map(str, seeds))

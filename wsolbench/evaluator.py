@@ -52,7 +52,7 @@ class Evaluator:
         predictions, maps = (store.arrays(self.trial.id, name) for name in ("predictions.npz", "scoremaps.npz"))
         if predictions and self._names(predictions) != self._names(self._known()):
             raise InputError(f"the data set has other images or labels than trial {self.trial.id} was tested on")
-        for key, score_maps in maps.items():
+        for key, score_maps in maps.items() if predictions else ():
             self.passes[key] = Predictions(predictions[f"{key}/top5"], predictions[f"{key}/probabilities"], score_maps)
 
     def save(self, store: Store, scores: Mapping[str, Scores], attempt: str | None = None) -> None:

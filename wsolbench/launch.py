@@ -232,6 +232,8 @@ class _Jobs:
             return str(error)
         attempts = self.store.attempts(trial.id)
         said = attempts[-1].exit() if attempts else {}
+        if said.get("kind") == "done":  # a result of before
+            return f"it has a result, but none by protocol {self.place.protocol}; `wsolbench run` of it says why"
         return said.get("message") or said.get("kind") or "its process was killed"
 
 

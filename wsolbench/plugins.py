@@ -198,5 +198,5 @@ def _wanted(refused: str, limits: Mapping[str, Any]) -> str:
         case _ if refused in _LENGTHS:
             count = limits.get("min_length", limits.get("max_length"))
             return f"have {_LENGTHS[refused]} {count} value{'s' * (count != 1)}"
-    name = refused.removesuffix("_type")
+    name = refused.removesuffix("_type").removesuffix("_parsing")
     return f"be {_KINDS.get(name, name.replace('_', ' '))}"

@@ -21,7 +21,7 @@ from wsolbench.errors import InputError
 from wsolbench.formats import html
 from wsolbench.place import Place
 from wsolbench.protocols import METRICS
-from wsolbench.selection import diverged, fits
+from wsolbench.selection import check_filters, diverged, fits
 from wsolbench.site.curve import HEIGHT, WIDTH
 from wsolbench.site.trials import TrialPage, in_order, trial_page
 from wsolbench.store import Store
@@ -149,9 +149,14 @@ def build(out: Path, place: Place, asked: Asked, cards: int, say: Say) -> Site:
         asked: a field or option and its value that trials must have, and what commands repeat.
         cards: of each trial, at most.
         say: is told what was left out.
+
+    Raises:
+        InputError: no trial has a field or option of that name.
     """
     known = Store(place.results)
-    specs = {trial_id: spec for trial_id in known.ids() if _fits(spec := known.spec(trial_id), asked.filters)}
+    every, where = {trial_id: known.spec(trial_id) for trial_id in known.ids()}, _of_trials(asked.filters)
+    check_filters(where, [flat(spec) for spec in every.values()])
+    specs = {trial_id: spec for trial_id, spec in every.items() if not where or fits(flat(spec), where)}
     records = [row for row in store.rows(known.outcomes(), place.protocol) if row["id"] in specs]
     ids, finished = in_order(specs), {row["id"] for row in records if not diverged(row)}
     with _whole(out) as folder:
@@ -182,9 +187,8 @@ def refuse_other(out: Path) -> None:
         )
 
 
-def _fits(spec: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
-    where = {key: value for key, value in filters.items() if key != "protocol"}
-    return not where or fits(flat(spec), where)
+def _of_trials(filters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in filters.items() if key != "protocol"}
 
 
 def _reports(records: Sequence[Mapping[str, Any]], asked: Asked) -> dict[str, Report]:
