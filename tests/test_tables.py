@@ -151,3 +151,10 @@ def test_a_method_that_cannot_be_counted_runs_all_the_same(
 
     assert record["overhead"] == {}
     assert record["results"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"), [((2, 0, 1), "0-2"), ((0, 2), "0,2"), ((0, 0, 2), "0,2"), ((0, 10**23), f"0,{10**23}")]
+)
+def test_a_command_names_seeds_as_a_range_where_they_are_one(seeds: tuple[int, ...], said: str) -> None:
+    assert Asked().command("methods", {}, seeds) == f"make sweep-methods ARGS='--seeds {said}'"
