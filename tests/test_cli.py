@@ -780,25 +780,12 @@ def test_score_refuses_words_that_would_do_nothing(
 
 def test_score_refuses_a_share_of_training_images_where_others_are_held_out(wsolbench: Command, tmp_path: Path) -> None:
     data = fake_data.wsolevaluation(tmp_path / "data")
-    words = (
-        "--dataset",
-        "wsolevaluation",
-        "-o",
-        "collection=CUB",
-        "--data",
-        data,
-        "--protocol",
-        "wsolbench",
-        "--share",
-        "0.2",
-    )
+    of = ("--dataset", "wsolevaluation", "-o", "collection=CUB", "--data", data)
 
-    ended = wsolbench("score", "--baseline", "whole", *words)
+    ended = wsolbench("score", "--baseline", "whole", *of, "--protocol", "wsolbench", "--share", "0.2")
 
-    assert (ended.code, ended.err) == (
-        2,
-        "error: --share is for data sets without held-out images, and this one has its own\n",
-    )
+    assert ended.code == 2
+    assert ended.err == "error: --share is for data sets without held-out images, and this one has its own\n"
 
 
 def test_score_without_maps_or_baseline_says_what_to_name(wsolbench: Command) -> None:

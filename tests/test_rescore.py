@@ -69,15 +69,18 @@ def test_protocols_of_one_geometry_share_its_forward_pass(copied: Trained, monke
     assert "adl2019_rect" in job.run(trial, replace(place, protocol="adl2019_rect"))["results"]
 
 
-def test_the_network_that_is_scored_is_the_trained_one(copied: Trained) -> None:
-    """The forward pass for a new geometry, made for the old one, gives the stored score maps."""
+@pytest.mark.parametrize(
+    ("lost", "key"), [("scoremaps.npz", "resize224/test"), ("predictions.npz", "resize224/test/probabilities")]
+)
+def test_the_network_that_is_scored_is_the_trained_one(copied: Trained, lost: str, key: str) -> None:
+    """The forward pass for a new geometry, made for the old one, gives what was stored."""
     trial, place, _ = copied
-    stored = Store(place.results).arrays(trial.id, "scoremaps.npz")["resize224/test"]
-    (Store(place.results).arrays_folder(trial.id) / "scoremaps.npz").unlink()
+    stored = Store(place.results).arrays(trial.id, lost)[key]
+    (Store(place.results).arrays_folder(trial.id) / lost).unlink()
 
     evaluator.rescore(trial, replace(place, protocol="wsolevaluation"))
 
-    assert np.array_equal(Store(place.results).arrays(trial.id, "scoremaps.npz")["resize224/test"], stored)
+    assert np.array_equal(Store(place.results).arrays(trial.id, lost)[key], stored)
 
 
 def test_a_trial_without_its_last_checkpoint_is_not_scored_as_if_it_were_trained(copied: Trained) -> None:

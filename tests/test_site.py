@@ -265,7 +265,6 @@ def test_trials_are_in_the_order_of_what_they_are_of() -> None:
     assert trials.in_order({**specs, "e": {}}) == ["e", "d", "c", "b", "a"]
 
 
-@pytest.mark.usefixtures("_no_figures")
 def test_a_filter_on_a_field_that_no_trial_has_is_refused(wsolbench: Command, trained: Trained, tmp_path: Path) -> None:
     _, place, _ = trained
 
@@ -275,6 +274,7 @@ def test_a_filter_on_a_field_that_no_trial_has_is_refused(wsolbench: Command, tr
     assert not (tmp_path / "site").exists()
 
 
+@pytest.mark.usefixtures("_no_figures")
 def test_an_empty_store_makes_a_site_that_says_how_to_fill_it(wsolbench: Command, tmp_path: Path) -> None:
     ended = wsolbench("site", "--results", tmp_path / "none", "--out", tmp_path / "site")
 

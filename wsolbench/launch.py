@@ -227,13 +227,12 @@ class _Jobs:
         if self.store.state(trial.id) == "running" or (isinstance(ended, Handed) and ended.withdrawn):
             return None
         try:
-            self.store.record(trial.id)
+            if self.store.record(trial.id) is not None:
+                return f"it has a result, but none by protocol {self.place.protocol}; `wsolbench run` of it says why"
         except BrokenRecordError as error:
             return str(error)
         attempts = self.store.attempts(trial.id)
         said = attempts[-1].exit() if attempts else {}
-        if said.get("kind") == "done":  # a result of before
-            return f"it has a result, but none by protocol {self.place.protocol}; `wsolbench run` of it says why"
         return said.get("message") or said.get("kind") or "its process was killed"
 
 

@@ -154,7 +154,8 @@ def build(out: Path, place: Place, asked: Asked, cards: int, say: Say) -> Site:
         InputError: no trial has a field or option of that name.
     """
     known = Store(place.results)
-    every, where = {trial_id: known.spec(trial_id) for trial_id in known.ids()}, _of_trials(asked.filters)
+    every = {trial_id: known.spec(trial_id) for trial_id in known.ids()}
+    where = {key: value for key, value in asked.filters.items() if key != "protocol"}
     check_filters(where, [flat(spec) for spec in every.values()])
     specs = {trial_id: spec for trial_id, spec in every.items() if not where or fits(flat(spec), where)}
     records = [row for row in store.rows(known.outcomes(), place.protocol) if row["id"] in specs]
@@ -185,10 +186,6 @@ def refuse_other(out: Path) -> None:
         raise InputError(
             f"{str(out)!r} is there and no site of wsolbench; name another folder, or say -y to replace it"
         )
-
-
-def _of_trials(filters: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in filters.items() if key != "protocol"}
 
 
 def _reports(records: Sequence[Mapping[str, Any]], asked: Asked) -> dict[str, Report]:
