@@ -1,5 +1,7 @@
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +283,13 @@ def test_wrong_point_is_refused_without_building_the_network(monkeypatch: pytest
     problems_of({**ADL, "backbone": "vgg16", "points": ["pool5"]})
 
     assert {device.type for device in built} == {"meta"}
+
+
+def test_a_sweep_of_the_embedded_data_is_planned_without_torchs_compiler() -> None:
+    plan = "recipe.complete({'dataset': 'shapes', 'backbone': 'tiny', 'method': 'adl'})"
+    words = f"import sys; from wsolbench import recipe; {plan}; sys.exit('torch._dynamo' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", words], check=False).returncode == 0
 
 
 def test_weights_whose_metadata_asks_for_what_the_backbone_has_not_are_of_another_network(tmp_path: Path) -> None:

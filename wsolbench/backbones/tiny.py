@@ -45,10 +45,11 @@ def _convolution(channels: int, width: int, relu: nn.ReLU) -> nn.Sequential:
     Such filters are blind to what is the same everywhere: from random weights the network then learns in a few passes.
     """
     convolution = nn.Conv2d(channels, width, 3, padding=1)
-    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    nn.init.zeros_(convolution.get_parameter("bias"))
-    with torch.no_grad():
-        convolution.weight -= convolution.weight.mean((1, 2, 3), keepdim=True)
+    if not convolution.weight.is_meta:  # there torch imports its compiler, in two seconds, to draw no values
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        nn.init.zeros_(convolution.get_parameter("bias"))
+        with torch.no_grad():
+            convolution.weight -= convolution.weight.mean((1, 2, 3), keepdim=True)
     return nn.Sequential(convolution, relu)
 
 
