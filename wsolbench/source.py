@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from wsolbench import methods, shipped
@@ -28,8 +29,13 @@ def digest() -> str:
     """sha256 of the code as it is on the disk now: the files of this package and of the methods, committed or not."""
     content = hashlib.sha256()
     for name, path in _files():
-        content.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        content.update(f"{name}\0{_of_file(path, path.stat().st_mtime_ns)}\n".encode())
     return content.hexdigest()
+
+
+@cache
+def _of_file(path: Path, _written: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()  # of hundreds of files, for each trial
 
 
 def snapshot(folder: Path) -> dict[str, str]:
