@@ -109,14 +109,16 @@ def test_a_child_finds_its_backbone_imported(handover: Handover, monkeypatch: py
     assert codes(handover) == {"1": 0, "2": 0, "3": worker.FAILED}
 
 
-def test_children_find_their_images_read_and_their_networks_counted(
+def test_children_find_their_images_and_truth_read_and_their_networks_counted(
     handover: Handover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(spec: Any, place: Place, *_: object, known: dict[bytes, Any]) -> None:
         mine, before = from_spec(spec), dict(known)
         shared = job.Shared(known)
         cost = shared.cost(mine, len(shared.splits(mine, place).test.classes))
-        raise SystemExit(0 if known == before and cost["params_mib"] > 0 else 1)
+        (truth,) = shared.truths(mine, place).values()
+        read = {"_boxes", "_bodies"} <= vars(truth).keys() and len(truth.views) == len(truth)
+        raise SystemExit(0 if known == before and cost["params_mib"] > 0 and read else 1)
 
     for name, other in (("1", {}), ("2", {"seed": 1}), ("3", {"held_out": 0.2, "method": "has"})):
         handover.hand(name, recipe.complete({**QUICK, "dataset": "shapes", **other}).spec())

@@ -108,6 +108,12 @@ class Evaluator:
         return self.passes[key]
 
 
+def known_truths(images: Splits, side: int) -> dict[str, Truth]:
+    """What is known of the test images in the default protocol's geometry, as a network of input `side` sees them."""
+    geometry = protocols.protocol(protocols.DEFAULT).geometry
+    return {f"{geometry}/test": of_network(images.test, geometry, side)}
+
+
 def rescore(trial: Trial, place: Place) -> Scores:
     """What the place's protocol says of a finished trial, added to its record.
 

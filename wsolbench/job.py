@@ -26,7 +26,7 @@ from wsolbench.checkpoint import Position
 from wsolbench.dataset import Split
 from wsolbench.endings import IN_ORDER, Ending
 from wsolbench.errors import InputError
-from wsolbench.evaluator import Evaluator, rescore
+from wsolbench.evaluator import Evaluator, known_truths, rescore
 from wsolbench.geometry import larger
 from wsolbench.images import Splits, refuse_other_data, refuse_unheld, splits
 from wsolbench.machine import environment, peak_mib, settle
@@ -37,6 +37,7 @@ from wsolbench.place import Place
 from wsolbench.stop import Stop
 from wsolbench.store import COUNTED, DATA, Store
 from wsolbench.trial import Trial, canonical
+from wsolbench.truth import Truth
 
 CODE_CHANGED = "the code was changed between the submission of a trial and its start"
 """A note of records and of the reports that show them."""
@@ -176,7 +177,7 @@ def _refuse_alone(trial: Trial, images: Splits) -> None:
 
 @dataclass(frozen=True)
 class Shared:
-    """What is the same for many trials: their images, and what their networks cost.
+    """What is the same for many trials: their images, what is known of them, and what their networks cost.
 
     Args:
         known: what was found out for trials before, of a data set as it was then; it is added to.
@@ -186,8 +187,12 @@ class Shared:
 
     def splits(self, trial: Trial, place: Place) -> Splits:
         """The trial's images, as `splits` gives them, with its errors."""
-        asked = (trial.dataset, dict(trial.dataset_options), trial.held_out, trial.epochs > 0, str(place.data))
-        return self._once(canonical(asked), lambda: splits(trial, place))
+        return self._once(canonical(_asked(trial, place)), lambda: splits(trial, place))
+
+    def truths(self, trial: Trial, place: Place) -> dict[str, Truth]:
+        """What is known of the images that the trial is tested on, as its `Evaluator` keeps it; that adds to it."""
+        images, side = self.splits(trial, place), trial.image_size
+        return self._once(canonical((*_asked(trial, place), side)), lambda: known_truths(images, side))
 
     def cost(self, trial: Trial, classes: int) -> dict[str, float]:
         """What the trial's network costs over plain CAM; empty where a method looks at values, which are not there."""
@@ -235,7 +240,8 @@ class _Run:
         trained = time.monotonic()
         epochs = self.store.epochs(self.trial.id)
         default = protocols.UNHELD if images.held_out is None else protocols.DEFAULT
-        evaluator = Evaluator(self.trial, self.place, images, lambda: net, device, self.stop)
+        truths = self.shared.truths(self.trial, self.place)
+        evaluator = Evaluator(self.trial, self.place, images, lambda: net, device, self.stop, truths=truths)
         names = dict.fromkeys((*protocols.of_geometry(protocols.protocol(default).geometry), *_named(self.place)))
         scores = evaluator.scores([name for name in names if evaluator.can(name)])
         evaluator.save(self.store, scores, self.pulse.attempt.name)
@@ -295,6 +301,11 @@ class _Run:
         for step, batch in enumerate(batches, begun.step):
             self.pulse.epoch, self.pulse.step = begun.epoch, step
             yield batch
+
+
+def _asked(trial: Trial, place: Place) -> tuple[Any, ...]:
+    """All that decides the trial's images."""
+    return trial.dataset, dict(trial.dataset_options), trial.held_out, trial.epochs > 0, str(place.data)
 
 
 def _named(place: Place) -> list[str]:

@@ -125,7 +125,8 @@ class Cache:
     def opened(cls, path: Path, pixels: Pixels) -> "Cache | None":
         """The cache at `path`; None where there is none, or what is there was not written whole."""
         try:
-            squares = np.load(path, mmap_mode="c")  # what is mended is in this process's memory only
+            # what is mended is in this process's memory only; of a plain array each part is had sooner
+            squares = np.load(path, mmap_mode="c").view(np.ndarray)
             sums = np.fromfile(_sums(path), np.uint32)
         except (FileNotFoundError, ValueError, EOFError):
             return None

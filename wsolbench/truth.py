@@ -49,6 +49,10 @@ class Truth:
         """(N, rows, columns) of images seen in one size: 1 body, 0 elsewhere; None where there are none."""
         return self._bodies and self._bodies(indices)
 
+    def prepare(self) -> None:
+        """Have at hand what needs no decoding: that of masks may take minutes, and not every protocol asks for them."""
+        self._boxes, self._bodies  # noqa: B018  they are kept
+
     @cached_property
     def _boxes(self) -> list[NDArray[np.float64]]:
         images = zip(self.views, self.split.boxes, self.split.sizes, strict=True)
@@ -84,7 +88,7 @@ def _kept(
     """The planes that `read` gives, as they are seen; in a file that has no name, so that memory does not grow."""
     ends = list(accumulate((view.rows * view.columns for view in views), initial=0))
     with tempfile.TemporaryFile() as file:
-        kept = np.memmap(file, np.uint8, shape=(ends[-1],))
+        kept = np.memmap(file, np.uint8, shape=(ends[-1],)).view(np.ndarray)
 
     def keep(start: int) -> None:
         for index in range(start, min(start + TOGETHER, len(views))):

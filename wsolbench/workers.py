@@ -149,7 +149,7 @@ def warm() -> None:
     import numpy as np  # noqa: PLC0415  these take two seconds
     import torch._dynamo  # noqa: PLC0415  as optimizers do
 
-    from wsolbench import boxes, machine, protocols, scoremaps  # noqa: PLC0415
+    from wsolbench import boxes, machine, protocols, scoremaps, source  # noqa: PLC0415
     from wsolbench import job as job  # noqa: PLC0414, PLC0415  for the children
     from wsolbench._pixels import windows  # noqa: PLC0415
     from wsolbench.backbone import IMAGENET  # noqa: PLC0415
@@ -158,6 +158,7 @@ def warm() -> None:
 
     torch.set_num_threads(1)
     machine.packages()
+    source.digest()
     protocols.names()
     maps, box = np.zeros((1, 8, 8), np.float32), [np.array([[1.0, 1.0, 4.0, 4.0]])]
     maps[0, 2:5, 2:5] = 1
@@ -169,7 +170,7 @@ def warm() -> None:
 
 @lasting()
 def prepare(spec: Mapping[str, Any], place: Place, known: dict[bytes, Any]) -> None:
-    """Find out what a trial shares with others: its backbone, whose imports take most of a second, images and cost.
+    """Find out what a trial shares with others: its backbone, whose imports take most of a second, images, truth, cost.
 
     What is wrong with it is its child's to tell.
     """
@@ -179,6 +180,8 @@ def prepare(spec: Mapping[str, Any], place: Place, known: dict[bytes, Any]) -> N
         recipe.blueprint(spec["backbone"], spec["backbone_options"])
         trial, shared = from_spec(spec), job.Shared(known)
         shared.cost(trial, len(shared.splits(trial, place).test.classes))
+        for truth in shared.truths(trial, place).values():
+            truth.prepare()
 
 
 @dataclass(repr=False)  # `signal` writes out what hears a signal, with all that it knows
