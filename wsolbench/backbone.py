@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from wsolbench.arithmetic import widen
+from wsolbench.arithmetic import quicken
 from wsolbench.errors import InputError
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -68,7 +68,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.body = body
-        widen(body)
+        quicken(body)
         self.neck = nn.Sequential()
         for name, layer in (neck or {}).items():
             self.neck.add_module(name, layer)
