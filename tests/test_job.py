@@ -363,7 +363,6 @@ def test_missing_weights_file_is_told(place: Place) -> None:
 @pytest.mark.parametrize(
     ("setting", "start"),
     [
-        ({"device": "tpu"}, "device must be auto, cpu or cuda, not 'tpu'"),
         ({"device": "cuda"}, "device=cuda, but torch "),
         ({"gpus": 1}, "the job asked for 1 GPU(s), but torch "),
     ],

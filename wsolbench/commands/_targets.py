@@ -15,10 +15,10 @@ def ids(target: str, pairs: Iterable[str] | None, found: Store) -> list[str]:
     is_sweep = Path(target).is_file() or target in shipped.names("sweeps")
     if not (pairs or is_sweep) and any(known.startswith(target) for known in found.ids()):
         return [found.whole(target)]
-    settings, place = words.asked(pairs, found.folder)
     from wsolbench import sweep as sweeps  # noqa: PLC0415  imports torch
 
-    plan = sweeps.read(shipped.find("sweeps", target), settings, place.weights)
+    with words.asked(pairs, found.folder) as (settings, place):
+        plan = sweeps.read(shipped.find("sweeps", target), settings, place.weights)
     return [trial.id for trial in plan.trials]
 
 

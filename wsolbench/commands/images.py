@@ -99,7 +99,8 @@ def _drawn(target: Path, picture: bytes) -> Path:
 
 def _place(pairs: list[str] | None, results: Path, out: Path | None, suffix: str) -> Place:
     """Where a trial's network is to run, once nothing else is asked for and the file to write is of its kind."""
-    refuse_others(pairs, _KEYS)
-    if out is not None and (out.suffix != suffix or out.is_dir()):
-        raise InputError(f"--out must be a {suffix} file, not {str(out)!r}")
-    return words.asked(pairs, results)[1]
+    with words.asked(pairs, results) as (_, place):
+        refuse_others(pairs, _KEYS)
+        if out is not None and (out.suffix != suffix or out.is_dir()):
+            raise InputError(f"--out must be a {suffix} file, not {str(out)!r}")
+    return place

@@ -101,11 +101,11 @@ def gallery(
     what the trial hits and the baseline does not (fixes), or the other way round (breaks).
     """
     names, pairs = _names(trials)
-    settings, place = words.asked(pairs, results)
     from wsolbench import drawing, mosaic  # noqa: PLC0415  `--help` does without numpy
     from wsolbench import gallery as galleries  # noqa: PLC0415
 
-    groups = _listed(choose, list(galleries.GROUPS), "group")
+    with words.asked(pairs, results) as (settings, place):
+        groups = _listed(choose, list(galleries.GROUPS), "group")
     if len(names) == 1:
         groups = [group for group in groups if choose != _DEFAULT or group not in galleries.PAIRED]
     found = Store(results)

@@ -68,10 +68,10 @@ def sweep(
     On a SLURM cluster they are submitted, and the command returns.
     """
     asked = _asked(locals(), words.values(sbatch or ()))
-    settings, place = words.asked(pairs, results)
-    limits, path, only = (_retried(retry), max_parallel), shipped.find("sweeps", file), words.seeds(seeds)
-    with _workers(place, here=where == "local" and not dry_run) as crew:
-        plan = _read(path, settings, place.weights, only)
+    with _workers(results, here=where == "local" and not dry_run) as crew:
+        with words.asked(pairs, results) as (settings, place):
+            limits, path, only = (_retried(retry), max_parallel), shipped.find("sweeps", file), words.seeds(seeds)
+            plan = _read(path, settings, place.weights, only)
         if where == "slurm":
             _on_cluster(plan, place, Wish(asked, *limits, wait, yes, snapshot), dry_run)
         flags = [*asked, *(["wait"] * wait), *(["snapshot"] * snapshot)]
@@ -132,13 +132,13 @@ def _on_cluster(plan: "Sweep", place: Place, wish: Wish, dry_run: bool) -> NoRet
     raise typer.Exit(code)
 
 
-def _workers(place: Place, *, here: bool) -> AbstractContextManager["Crew | None"]:
+def _workers(results: Path, *, here: bool) -> AbstractContextManager["Crew | None"]:
     """Those that run trials here, if any are run: they start while this process plans."""
     if not here:
         return nullcontext()
     from wsolbench import crew  # noqa: PLC0415  imports submitit
 
-    return crew.ahead(place.results)
+    return crew.ahead(results)
 
 
 def _here(

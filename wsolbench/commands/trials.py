@@ -20,10 +20,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run one trial here and print its metrics; a stored result is printed at once."""
-    settings, place = words.asked(pairs, results)
     from wsolbench import job, loop, recipe  # noqa: PLC0415  imports torch
 
-    trial = recipe.complete(settings, place.weights)
+    with words.asked(pairs, results) as (settings, place):
+        trial = recipe.complete(settings, place.weights)
     kept = Store(results)
     cached = not fresh and kept.record(trial.id) is not None
     if fresh:
