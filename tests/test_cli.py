@@ -328,7 +328,7 @@ def test_truncated_image_exits_2_and_names_the_image(wsolbench: Command, tmp_pat
 
     assert ended.code == 2
     assert ended.err.splitlines()[-1] == f"error: files that are no images; fetch them again (1): {image} (OSError)"
-    assert Store(tmp_path / "results").state(ID) == "failed"
+    assert not (tmp_path / "results").exists()
 
 
 def test_box_outside_its_image_exits_2_and_names_the_line(wsolbench: Command, tmp_path: Path) -> None:
@@ -340,6 +340,34 @@ def test_box_outside_its_image_exits_2_and_names_the_line(wsolbench: Command, tm
     assert ended.code == 2
     place = "bounding_boxes.txt:4 '4 900.0 900.0 10.0 10.0'"
     assert ended.err.splitlines()[-1] == f"error: boxes wholly outside their image (1): {place}"
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_protocol_without_held_out_images_is_told_before_anything_is_written(
+    wsolbench: Command, tmp_path: Path, quick: list[str], command: str
+) -> None:
+    asked = quick if command == "run" else [sweep_file(tmp_path), quick[-1], "--cluster", "debug"]
+
+    ended = wsolbench(command, *asked, "held_out=0", f"protocol={protocols.DEFAULT}")
+
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1].endswith(
+        "and there are none; hold some out, such as held_out=0.1, or take another protocol"
+    )
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_protocol_that_finished_trials_cannot_be_scored_by_is_told_before_the_first_job(
+    wsolbench: Command, tmp_path: Path, cub: Path
+) -> None:
+    asked = ["sweep", sweep_file(tmp_path), f"data={cub}", "held_out=0", "--cluster", "debug"]
+    wsolbench(*asked)
+    before = sorted((tmp_path / "results").glob("*/*"))
+
+    ended = wsolbench(*asked, f"protocol={protocols.DEFAULT}")
+
+    assert ended.code == 2
+    assert sorted((tmp_path / "results").glob("*/*")) == before
 
 
 def test_results_folder_that_is_a_file_exits_2(wsolbench: Command, quick: list[str], tmp_path: Path) -> None:
@@ -669,9 +697,9 @@ def test_twenty_kills_do_not_change_the_weights(start: Callable[..., Any], cub: 
 
 def test_a_mistake_does_not_cost_the_stored_result(wsolbench: Command, quick: list[str], tmp_path: Path) -> None:
     wsolbench("run", *quick)
-    gone = [word for word in quick if not word.startswith("data=")]
+    others = [word for word in quick if not word.startswith("data=")]
 
-    ended = wsolbench("run", *gone, f"data={tmp_path / 'gone'}", "--fresh")
+    ended = wsolbench("run", *others, f"data={tmp_path}", "--fresh")
 
     assert ended.code == 2
     assert Store(tmp_path / "results").state(ID) == "done"

@@ -71,7 +71,8 @@ def refuse_other_data(found: Iterable[tuple[Mapping[str, Any], Splits]], place: 
 def refuse_unheld(place: Place, images: Splits) -> None:
     """Refuse, before training, a protocol that chooses its threshold on images that are not there."""
     if place.protocol and images.held_out is None and protocols.protocol(place.protocol).threshold == "held_out":
-        raise InputError(f"protocol {place.protocol} chooses its threshold on held-out images, and there are none")
+        said = f"protocol {place.protocol} chooses its threshold on held-out images, and there are none"
+        raise InputError(f"{said}; hold some out, such as held_out=0.1, or take another protocol")
 
 
 def _unless_absent(dataset: Dataset, name: SplitName, place: Place, *, needed: bool = False) -> Split | None:

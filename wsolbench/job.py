@@ -156,10 +156,10 @@ def _code(order: Order) -> dict[str, Any]:
     return {"commit": commit, "code": digest, "code_changed": digest != order.code if order.code else None}
 
 
-def check(trial: Trial, place: Place) -> None:
-    """Raise the `InputError` that running the trial here would, if it would: of device, data or weights."""
+def check(trial: Trial, place: Place, known: dict[bytes, Any] | None = None) -> None:
+    """Raise the `InputError` that running the trial here would, if it would: of device, data, protocol or weights."""
     settle(trial, place)
-    images = splits(trial, place)
+    images = Shared({} if known is None else known).splits(trial, place)
     refuse_unheld(place, images)
     network(trial, place, len(images.test.classes))
     _refuse_alone(trial, images)

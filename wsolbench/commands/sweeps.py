@@ -169,7 +169,7 @@ def _here(
 
 
 def _check_data(plan: "Sweep", place: Place) -> None:
-    """Read each data set once before the first job: a wrong folder is told now, not by every job.
+    """Read each data set once before the first job: a wrong folder or protocol is told now, not by every job.
 
     Nor are results of other images taken for what the folder holds that the user names.
     """
@@ -177,7 +177,10 @@ def _check_data(plan: "Sweep", place: Place) -> None:
 
     known, shared = Store(place.results), job.Shared({})
     records = {record["id"]: record for record in known.records()}
-    todo = [trial for trial in plan.trials if trial.id not in records]
+    scored = {name for name, record in records.items() if place.protocol in {None, *record["results"]}}
+    todo = [trial for trial in plan.trials if trial.id not in scored]
+    for trial in todo:
+        images.refuse_unheld(place, shared.splits(trial, place))
     notes = [f"{trial.dataset}: {note}" for trial in todo for note in shared.splits(trial, place).test.notes]
     say(*dict.fromkeys(notes))
     if place.data is not None:

@@ -26,13 +26,15 @@ def run(
         trial = recipe.complete(settings, place.weights)
     kept = Store(results)
     cached = not fresh and kept.record(trial.id) is not None
+    known: dict[bytes, Any] = {}
+    if not cached:
+        job.check(trial, place, known)  # a mistake must leave no trace, nor cost the stored result
     if fresh:
-        job.check(trial, place)  # a mistake must not cost the stored result
         kept.set_aside(trial.id)
     say(f"trial {trial.id}" + (": the stored result" if cached else f", {trial.epochs} epochs"))
     try:
         with by_signals(Stop()) as stop:
-            record = job.run(trial, place, lambda row: say(_epoch_line(row, trial.epochs)), stop)
+            record = job.run(trial, place, lambda row: say(_epoch_line(row, trial.epochs)), stop, known=known)
     except Stopped as stopped:
         say(f"{stopped} after a whole step; run the same command again to go on from there")
         raise
