@@ -325,3 +325,11 @@ def test_all_mistakes_are_told_at_once_each_with_its_line(file: Path) -> None:
 
     assert sorted({problem.partition(": ")[0] for problem in problems}) == [f"mine.yaml:{k}" for k in (1, 3, 4, 6, 7)]
     assert len(problems) == len(set(problems))
+
+
+def test_wrong_seeds_do_not_hide_the_other_mistakes(file: Path) -> None:
+    text = "grid:\n  drop_rate: [2]\nseeds: [-1, a]\nreport: tabel1\nresources: 3\n"
+
+    problems = problems_of(file, BASE + text)
+
+    assert sorted(problem.partition(": ")[0] for problem in problems) == [f"mine.yaml:{k}" for k in (3, 4, 4, 5, 6)]

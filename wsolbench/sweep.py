@@ -18,6 +18,8 @@ from wsolbench.errors import Collecting, InputError, Problem, nearest
 from wsolbench.plugins import OPTIONS, explain
 from wsolbench.trial import FIELDS, Trial
 
+_BESIDE = {"seeds", "report", "resources"}  # keys of a file that no trial's settings hang on
+
 MOST_TRIALS = 10_000
 """Of a sweep; more are a slip."""
 
@@ -67,9 +69,10 @@ def read(
         InputError: with every mistake, its line and its key.
     """
     document = documents.read(path)
-    file = _checked(document)
+    problems: list[str] = []
+    file = _checked(document, problems)
     _refuse_too_many(document, file, () if "seed" in overrides else seeds or file.seeds or ())
-    problems = [*_report_problems(document, file), *_resource_problems(document, file)]
+    problems += [*_report_problems(document, file), *_resource_problems(document, file)]
     cases: list[tuple[_Case, dict[str, Any]]] = []
     trials: dict[Trial, None] = {}  # in the file's order, each once
     for case in _cases(file):
@@ -109,7 +112,8 @@ def _resource_problems(document: Document, file: _File) -> list[str]:
     return [f"{document.where('resources', getattr(problem, 'key', ''))}: {problem}" for problem in problems]
 
 
-def _checked(document: Document) -> _File:
+def _checked(document: Document, problems: list[str]) -> _File:
+    """What the file says; a wrong key that no trial's settings hang on is left out, and a problem more."""
     if not isinstance(document.data, dict):
         raise InputError(
             f"{document.where()}: a sweep is a mapping with base, grid, trials, seeds, report and resources"
@@ -119,9 +123,12 @@ def _checked(document: Document) -> _File:
     except ValidationError as error:
         unknown = "a sweep has no key {}; it has: base, grid, trials, seeds, report, resources"
         places = (document.where(*detail["loc"]) for detail in error.errors())
-        raise InputError(*map(": ".join, zip(places, explain(error, unknown), strict=True))) from None
+        problems += map(": ".join, zip(places, explain(error, unknown), strict=True))
+        if not (wrong := {detail["loc"][0] for detail in error.errors()}) <= _BESIDE:
+            raise InputError(*problems) from None
+        file = _File(**{key: value for key, value in document.data.items() if key not in wrong})
     if not file.grid and not file.trials:
-        raise InputError(f"{document.where()}: a sweep needs a grid, a list of trials, or both")
+        raise InputError(*problems, f"{document.where()}: a sweep needs a grid, a list of trials, or both")
     return file
 
 
