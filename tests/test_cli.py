@@ -641,6 +641,28 @@ def test_report_without_results_names_what_is_missing(wsolbench: Command) -> Non
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize("command", ["report", "figure"])
+def test_all_files_that_are_not_there_are_told_at_once(wsolbench: Command, command: str) -> None:
+    ended = wsolbench(command, "one", "two")
+
+    assert ended.code == 2
+    assert [line.partition(".")[0] for line in ended.err.splitlines()] == [
+        "error: no file 'one'",
+        "error: no file 'two'",
+    ]
+
+
+def test_mistakes_of_all_reports_are_told_at_once(wsolbench: Command, tmp_path: Path) -> None:
+    files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    for file in files:
+        file.write_text("titel: x\n", encoding="utf-8")
+
+    ended = wsolbench("report", *files)
+
+    assert ended.code == 2
+    assert all(f"error: {file}:1: unknown key 'titel'" in ended.err for file in files)
+
+
 def test_report_needs_a_name(wsolbench: Command) -> None:
     ended = wsolbench("report", "dataset=cub")
 

@@ -1,9 +1,12 @@
 """What a user can put right."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Self
+from typing import Self, TypeVar
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 class Problem(str):
@@ -53,3 +56,15 @@ class Collecting:
             return False
         self.problems.extend(error.problems)
         return True
+
+
+def each(find: Callable[[Given], Found], given: Iterable[Given]) -> dict[Given, Found]:
+    """What `find` makes of each of those given; one `InputError` has the problems of all."""
+    found: dict[Given, Found] = {}
+    problems: list[str] = []
+    for one in given:
+        with Collecting(problems):
+            found[one] = find(one)
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return found

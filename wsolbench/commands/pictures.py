@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -9,7 +10,7 @@ import typer
 
 from wsolbench import files, shipped, store, words
 from wsolbench.console import INCOMPLETE, Json, Results, app, say
-from wsolbench.errors import InputError, nearest
+from wsolbench.errors import InputError, each, nearest
 from wsolbench.store import Store
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def figure(
     from wsolbench import drawing, figures  # noqa: PLC0415  `--help` does without matplotlib
 
     asked = _listed(forms, get_args(drawing.Format), "format")
-    plans = {Path(path).stem: figures.read(path) for path in (shipped.find("figures", each) for each in names)}
+    paths = each(partial(shipped.find, "figures"), names).values()
+    plans = {path.stem: plan for path, plan in each(figures.read, paths).items()}
     known = Store(results)
     rows = store.rows(known.outcomes(), filters.get("protocol"))
     out.mkdir(parents=True, exist_ok=True)

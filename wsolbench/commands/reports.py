@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from wsolbench import documents, formats, plugins, protocols, shipped, store, words
 from wsolbench.asked import Asked
 from wsolbench.console import INCOMPLETE, Json, Pairs, Results, app, say
-from wsolbench.errors import InputError
+from wsolbench.errors import InputError, each
 from wsolbench.store import Store
 from wsolbench.table import Report
 
@@ -37,14 +38,14 @@ def report(
     if not names:
         raise InputError(f"name a report; there are: {', '.join(shipped.names('reports'))}")
     asked = Asked(str(results), words.trial_filters(given), words.to_repeat(given), paper, quote, more)
+    paths = each(partial(shipped.find, "reports"), names).values()
     wanted = [word.strip() for word in formats_.split(",")]
-    for name in wanted:
-        plugins.load(formats, name)
+    each(partial(plugins.load, formats), wanted)
     known = Store(results)
     index = known.index()
     left_out = {**index.broken, **index.unreadable}
     records = store.rows(known.outcomes(index), asked.filters.get("protocol"))
-    made = {shipped.find("reports", name): _made(shipped.find("reports", name), records, asked) for name in names}
+    made = each(lambda path: _made(path, records, asked), paths)
     if as_json:
         print(json.dumps([asdict(tables) for tables in made.values()], ensure_ascii=False, allow_nan=False))
     for path, tables in made.items():
