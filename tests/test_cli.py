@@ -802,6 +802,14 @@ def test_score_without_maps_to_choose_on_names_them(wsolbench: Command, cub: Pat
     assert "no score map in" in ended.err
 
 
+def test_mistakes_of_a_score_are_told_at_once(wsolbench: Command) -> None:
+    ended = wsolbench("score", "maps", "--dataset", "cubb", "--protocol", "none", "--out", "known.txt")
+
+    assert ended.code == 2
+    told = ["no protocol 'none'", "known.txt must end in .npz", "no dataset 'cubb', did you mean 'cub'?"]
+    assert all(f"error: {said}" in ended.err for said in told), ended.err
+
+
 def test_score_refuses_to_choose_on_what_it_scores(wsolbench: Command, cub: Path) -> None:
     asked = ("--dataset", "cub", "--data", cub, "--protocol", "wsolbench", "--split", "train")
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from wsolbench import protocols, words
 from wsolbench.console import Json, app, print_metrics, say
-from wsolbench.errors import InputError
+from wsolbench.errors import Collecting, InputError
+
+if TYPE_CHECKING:
+    from wsolbench.dataset import Dataset
 
 Space = Annotated[
     Literal["original", "input"] | None,
@@ -51,14 +54,9 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score anybody's score maps against a data set's boxes and masks; they are never resized."""
-    from wsolbench import datasets, plugins  # noqa: PLC0415  as below
+    rule, found = _asked(locals())
     from wsolbench import score as scoring  # noqa: PLC0415  imports torch
 
-    rule = protocols.protocol(protocol)
-    given = {"space": space, "normalise": normalise, "held-out": held_out, "share": share}
-    _refuse_idle(folder, baseline, given, chosen=rule.threshold == "held_out")
-    scoring.refuse_out(out)
-    found = plugins.make(datasets, dataset, words.values(pairs or ()))
     images = found.split(split, data)
     heading: dict[str, Any] = {"protocol": protocol, "images": len(images)}
     chosen_on = None
@@ -80,14 +78,36 @@ def score(
     print_metrics(heading, scores.metrics, as_json)
 
 
-def _refuse_idle(folder: Path | None, baseline: str | None, given: Mapping[str, Any], *, chosen: bool) -> None:
-    """Refuse options that would do nothing; `chosen`: the threshold is, on held-out images."""
-    if (folder is None) == (baseline is None):
-        raise InputError("name a folder of score maps, or a --baseline")
-    of_maps = () if folder else ("space", "normalise", "held-out")
-    of_choice = () if chosen else ("held-out", "share")
-    problems = [f"--{name} is for score maps of a folder" for name in of_maps if given[name] is not None]
-    choice = "is for a protocol that chooses its threshold on held-out images"
-    problems += [f"--{name} {choice}" for name in of_choice if given[name] is not None]
+def _asked(given: Mapping[str, Any]) -> tuple[protocols.Protocol, "Dataset"]:
+    """The protocol and the data set that the options name; `InputError` has all that is wrong with any of them."""
+    from wsolbench import datasets, plugins  # noqa: PLC0415  as below
+    from wsolbench import score as scoring  # noqa: PLC0415  imports torch
+
+    problems: list[str] = []
+    with Collecting(problems):
+        rule = protocols.protocol(given["protocol"])
+        _refuse_idle(given, chosen=rule.threshold == "held_out")
+    with Collecting(problems):
+        scoring.refuse_out(given["out"])
+    with Collecting(problems):
+        found = plugins.make(datasets, given["dataset"], words.values(given["pairs"] or ()))
     if problems:
         raise InputError(*problems)
+    return rule, found
+
+
+def _refuse_idle(given: Mapping[str, Any], *, chosen: bool) -> None:
+    """Refuse options that would do nothing; `chosen`: the threshold is, on held-out images."""
+    if (given["folder"] is None) == (given["baseline"] is None):
+        raise InputError("name a folder of score maps, or a --baseline")
+    of_maps = () if given["folder"] else ("space", "normalise", "held_out")
+    of_choice = () if chosen else ("held_out", "share")
+    problems = [f"{_flag(name)} is for score maps of a folder" for name in of_maps if given[name] is not None]
+    choice = "is for a protocol that chooses its threshold on held-out images"
+    problems += [f"{_flag(name)} {choice}" for name in of_choice if given[name] is not None]
+    if problems:
+        raise InputError(*problems)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
