@@ -196,7 +196,7 @@ def test_maps_are_not_kept_while_they_are_looked_at() -> None:
         assert len(alive) <= 2  # the one that is looked at, and the one before until it is replaced
         return array
 
-    map_files.look(map_files.MapFiles(split_of(), ["a"] * 50, load))
+    map_files.look(map_files.MapFiles(split_of(), ["a"] * 50, load), [])
 
 
 def test_a_map_of_another_size_is_refused_not_resized(original: Path) -> None:
@@ -250,6 +250,31 @@ def test_all_maps_that_cannot_be_used_are_told_at_once(original: Path) -> None:
         "score maps that are not finite everywhere, or of an endless range (1): ",
         "score maps that are not of rows and columns (1): ",
     ]
+
+
+def test_maps_that_are_missing_unreadable_of_another_size_or_out_of_range_are_told_at_once(original: Path) -> None:
+    maps = save(original / "held_out", [np.zeros((7, 7)), np.zeros(SIZES[1][::-1]), np.zeros(SIZES[2][::-1])])
+    (original / "a/one.jpg.npy").unlink()
+    (original / "a/two.jpg.npy").write_bytes(b"no array")
+    np.save(original / "b/three.jpg.npy", np.full((64, 64), 2.0))
+    (maps / "b/three.jpg.npy").unlink()
+
+    with pytest.raises(InputError) as told:
+        scoring.score(
+            original, split_of(), protocols.protocol("wsolbench"), "original", (maps, split_of()), normalise="never"
+        )
+
+    begin = [
+        f"no score map in '{original}' for 1 images",
+        f"no score map in '{maps}' for 1 images",
+        f"{original}/a/two.jpg.npy holds no score map: ",
+        "a/one.jpg: 7 x 7, not 30 x 40",
+        "1 of 2 score maps have the wrong size",
+        "score maps with scores outside [0, 1] (1): ",
+        "--normalise always",
+    ]
+    assert len(told.value.problems) == len(begin), told.value
+    assert all(said.startswith(start) for said, start in zip(told.value.problems, begin, strict=True)), told.value
 
 
 @pytest.mark.parametrize("shape", [(), (0, 0), (0,), (30, 40, 1)])

@@ -40,7 +40,7 @@ class Looks:
     """What was seen of each map, without keeping it.
 
     Args:
-        shapes: (N,) rows and columns.
+        shapes: (N,) rows and columns; empty of what has none.
         outside: of each map with scores outside [0, 1], its name and range.
     """
 
@@ -48,26 +48,26 @@ class Looks:
     outside: list[str]
 
 
-def found(source: Path, split: Split) -> MapFiles:
-    """The maps in a folder, or in an .npz of all; `InputError` names the images that have none."""
-    return _in_folder(source, split) if source.is_dir() else _in_archive(source, split)
+def found(source: Path, split: Split, problems: list[str]) -> MapFiles:
+    """The maps in a folder, or in an .npz of all; images that have none are left out, and a problem more."""
+    return _in_folder(source, split, problems) if source.is_dir() else _in_archive(source, split, problems)
 
 
-def look(files: MapFiles) -> Looks:
-    """Read each map once; `InputError` has all that cannot be read, or hold no (H, W) finite real numbers."""
+def look(files: MapFiles, problems: list[str]) -> Looks:
+    """Read each map once; a problem more for each kind that cannot be read, or holds no (H, W) finite real numbers."""
     shapes: list[tuple[int, ...]] = []
     outside: list[str] = []
-    problems, unreadable = Problems(list), list[str]()
+    wrong, unreadable = Problems(list), list[str]()
     for index, name in enumerate(files.names):
+        shapes.append(())
         with Collecting(unreadable):
             array = files.load(index)
-            shapes.append(array.shape)
+            shapes[-1] = array.shape if array.ndim == 2 and array.size else ()  # noqa: PLR2004  rows and columns
             if kind := _wrong(array):
-                problems[kind].append(f"{name} ({array.dtype}, {size(array.shape)})")
+                wrong[kind].append(f"{name} ({array.dtype}, {size(array.shape)})")
             elif array.min() < 0 or array.max() > 1:
                 outside.append(f"{name} ({array.min():g} to {array.max():g})")
-    if said := [*unreadable, *sentences(problems)]:
-        raise InputError(*said)
+    problems += [*unreadable, *sentences(wrong)]
     return Looks(shapes, outside)
 
 
@@ -84,19 +84,20 @@ def refuse_shared(asked: Sequence[MapFiles]) -> None:
     refuse({"score maps that go to two images": shared}, "name each like its image, with folder and ending")
 
 
-def _in_folder(folder: Path, split: Split) -> MapFiles:
+def _in_folder(folder: Path, split: Split, problems: list[str]) -> MapFiles:
     paths = [next((path for path in _paths(folder, image) if path.is_file()), None) for image in split.ids]
     there = [path for path in paths if path is not None]
-    _refuse_missing(folder, [image for image, path in zip(split.ids, paths, strict=True) if path is None])
+    split = _with_maps(folder, split, paths, problems)
     return MapFiles(split, [str(path) for path in there], lambda index: _array(there[index]))
 
 
-def _in_archive(path: Path, split: Split) -> MapFiles:
+def _in_archive(path: Path, split: Split, problems: list[str]) -> MapFiles:
     archive = _archive(path)
     keys = [next((key for key in _names(image) if key in archive), None) for image in split.ids]
-    _refuse_missing(path, [image for image, key in zip(split.ids, keys, strict=True) if key is None])
-    names = [f"{path}: {key}" for key in keys]
-    return MapFiles(split, names, lambda index: _held(archive, names[index], str(keys[index])))
+    there = [key for key in keys if key is not None]
+    names = [f"{path}: {key}" for key in there]
+    split = _with_maps(path, split, keys, problems)
+    return MapFiles(split, names, lambda index: _held(archive, names[index], there[index]))
 
 
 def _wrong(array: Array) -> str:
@@ -153,8 +154,11 @@ def _paths(folder: Path, image: str) -> list[Path]:
     return [folder / f"{name}{suffix}" for name in _names(image) for suffix in (".npy", ".npz")]
 
 
-def _refuse_missing(source: Path, images: Sequence[str]) -> None:
+def _with_maps(source: Path, split: Split, found: Sequence[object], problems: list[str]) -> Split:
+    """The images that have a map; a problem more names the others."""
+    images = [image for image, each in zip(split.ids, found, strict=True) if each is None]
     if not images:
-        return
+        return split
     such = f"such as {_paths(source, images[0])[0].name} or {_paths(source, images[0])[2].name}"
-    raise InputError(f"no score map in {str(source)!r} for {len(images)} images ({such}): {', '.join(images[:5])}")
+    problems.append(f"no score map in {str(source)!r} for {len(images)} images ({such}): {', '.join(images[:5])}")
+    return split.only([index for index, each in enumerate(found) if each is not None])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsolbench import map_files, scoremaps
 from wsolbench.annotations import refuse
 from wsolbench.dataset import Dataset, NoSplitError, Split, SplitName
-from wsolbench.errors import InputError
+from wsolbench.errors import Collecting, InputError
 from wsolbench.evaluation import Scored, Scores, localization
 from wsolbench.geometry import Window, window
 from wsolbench.metrics import ERRORS
@@ -48,15 +48,13 @@ def score(
             `held_out` too, if any has a score outside [0, 1]; `never`: such a score is an error.
 
     Raises:
-        InputError: a map is missing, has the wrong size, or is not finite; the first five of each are named.
+        InputError: maps are missing, have the wrong size, or are not finite; the first five of each are named.
     """
-    asked = [map_files.found(*each) for each in ((folder, split), held_out) if each is not None]
-    map_files.refuse_shared(asked)
-    looks = [map_files.look(files) for files in asked]
-    normalised = _normalises(looks, normalise)
+    asked, views, normalised = _looked_at(
+        [(folder, split), *([held_out] if held_out else [])], protocol, space, normalise
+    )
     own, *chosen_on = (
-        _scored(files, look.shapes, protocol, space, normalised=normalised)
-        for files, look in zip(asked, looks, strict=True)
+        _scored(files, seen, protocol, normalised=normalised) for files, seen in zip(asked, views, strict=True)
     )
     return localization(own, protocol, chosen_on[0] if chosen_on else None), normalised
 
@@ -143,6 +141,29 @@ BASELINES: Mapping[Baseline, Callable[[int, torch.Generator], scoremaps.Maps]] =
 }
 
 
+def _looked_at(
+    given: Sequence[tuple[Path, Split]], protocol: Protocol, space: Space, normalise: Normalise
+) -> tuple[list[map_files.MapFiles], list[list[Window]], bool]:
+    """The maps of each folder, what of its image each is, and whether all are scaled; `InputError` has all mistakes."""
+    problems: list[str] = []
+    asked: list[map_files.MapFiles] = []
+    for each in given:
+        with Collecting(problems):
+            asked.append(map_files.found(*each, problems))
+    with Collecting(problems):
+        map_files.refuse_shared(asked)
+    looks = [map_files.look(files, problems) for files in asked]
+    views = [_views(files.split, look.shapes, protocol, space) for files, look in zip(asked, looks, strict=True)]
+    for files, look, seen in zip(asked, looks, views, strict=True):
+        with Collecting(problems):
+            _refuse_wrong_sizes(files.split, look.shapes, seen, space)
+    with Collecting(problems):
+        normalised = _normalises(looks, normalise)
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return asked, views, normalised
+
+
 def _normalises(looks: Sequence[map_files.Looks], how: Normalise) -> bool:
     """Whether every map is scaled: one answer for all, as maps that differ by little would be scored unlike else."""
     outside = [name for each in looks for name in each.outside]
@@ -151,18 +172,19 @@ def _normalises(looks: Sequence[map_files.Looks], how: Normalise) -> bool:
     return how == "always" or bool(outside)
 
 
-def _scored(
-    files: map_files.MapFiles, shapes: list[tuple[int, ...]], protocol: Protocol, space: Space, *, normalised: bool
-) -> Scored:
+def _scored(files: map_files.MapFiles, views: list[Window], protocol: Protocol, *, normalised: bool) -> Scored:
     """Each map by itself, as their sizes may differ."""
-    views = [_view(shapes[0][1], size, protocol, space) for size in files.split.sizes]
-    _refuse_wrong_sizes(files.split, shapes, views, space)
 
     def maps(indices: range) -> scoremaps.Maps:
         found = files.load(indices[0]).astype(np.float64)[None]
         return scoremaps.min_max(found) if normalised else found
 
     return Scored(Truth(files.split, views), maps, protocol, chunk=1)
+
+
+def _views(split: Split, shapes: list[tuple[int, ...]], protocol: Protocol, space: Space) -> list[Window]:
+    side = next((shape[1] for shape in shapes if shape), 1)
+    return [_view(side, size, protocol, space) for size in split.sizes]
 
 
 def _view(side: int, size: NDArray[np.int64], protocol: Protocol, space: Space) -> Window:
@@ -172,7 +194,7 @@ def _view(side: int, size: NDArray[np.int64], protocol: Protocol, space: Space) 
 
 def _refuse_wrong_sizes(split: Split, shapes: list[tuple[int, ...]], views: list[Window], space: Space) -> None:
     wanted = [(view.rows, view.columns) for view in views]
-    wrong = [i for i, shape in enumerate(shapes) if shape != wanted[i]]
+    wrong = [i for i, shape in enumerate(shapes) if shape and shape != wanted[i]]
     if wrong:
         named = [f"{split.ids[i]}: {map_files.size(shapes[i])}, not {map_files.size(wanted[i])}" for i in wrong[:5]]
         other = "input" if space == "original" else "original"
