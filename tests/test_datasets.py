@@ -837,6 +837,47 @@ def test_table_names_wrong_rows(photos: Path, number: int, line: str, said: str)
     assert any(problem.startswith(said) for problem in problems_of(lambda: Table().split("test", photos)))
 
 
+def test_all_mistakes_of_a_table_and_its_images_are_told_at_once(photos: Path) -> None:
+    (photos / "photos" / "7.png").write_bytes(b"no image")
+    rows = [
+        "cat,test,7,6,18",
+        "cat,test,7,6,18,15",
+        "dog,test,9,9,8,15",
+        "cat,train,,,,",
+        "cat,val,1,2,3,4",
+        ",test,,,,",
+    ]
+    lines = [f"photos/{number}.png,{row}" for number, row in zip((1, 1, 1, 3, 3, 5), rows, strict=True)]
+    last = "photos/7.png,dog,test,9,6,20,15"
+    fake_data.write(photos / "table.csv", ["image,label,split,x0,y0,x1,y1", *lines, last, last])
+
+    problems = problems_of(lambda: Table().split("test", photos))
+
+    assert [problem.partition(" (1): ")[0] for problem in problems] == [
+        "rows that have not 7 fields",
+        "rows with another split than an earlier row of their image",
+        "rows whose split is not train, held_out or test",
+        "rows without image or label",
+        "rows that are the same as an earlier one",
+        "rows with another label than an earlier row of their image",
+        "files that are no images; fetch them again",
+        "boxes without size",
+    ]
+
+
+def test_mistakes_of_all_tables_of_a_folder_are_told_at_once(photos: Path) -> None:
+    fake_data.write(photos / "train.csv", ["image", "photos/1.png"])
+    fake_data.write(photos / "test.csv", ["image,labl", "photos/3.png,cat"])
+
+    problems = problems_of(lambda: Table().split("test", photos))
+
+    assert [problem.partition(";")[0] for problem in problems] == [
+        "train.csv has no column 'label'",
+        "test.csv has no column 'label'",
+        "test.csv has a column 'labl'",
+    ]
+
+
 ASKEW = """\
 \N{ZERO WIDTH NO-BREAK SPACE}image, label ,split,x0,y0,x1,y1\r
 photos/1.png , cat,test ,1, 2,8.5,9 \r

@@ -307,11 +307,13 @@ def as_split(listing: Listing, *, subset: bool = True) -> Split:
         listing = _here(listing, subset=subset)
     with Collecting(problems):
         _refuse_masks(listing)
+    if not problems:
+        with Collecting(problems):
+            sizes = _sizes(listing)
     if problems:
         with Collecting(problems):
             _fitted_boxes(listing, dict.fromkeys(listing.ids, _UNKNOWN))
         raise InputError(*problems)
-    sizes = _sizes(listing)
     boxes, notes = _fitted_boxes(listing, dict(zip(listing.ids, sizes.tolist(), strict=True)))
     return Split(
         ids=tuple(listing.ids),

@@ -18,10 +18,10 @@ from wsolbench.annotations import (
     as_split,
     corners_of,
     data_folder,
-    refuse,
+    sentences,
 )
 from wsolbench.dataset import NoSplitError, Split, SplitName
-from wsolbench.errors import InputError
+from wsolbench.errors import Collecting, InputError
 from wsolbench.plugins import OPTIONS
 
 ENDS = ("x0", "y0", "x1", "y1")
@@ -45,12 +45,19 @@ class Table:
     def split(self, name: SplitName, data: Path | None) -> Split:
         """The rows of one split; the ids are the paths."""
         folder = data_folder(data, "table", "table", "train.csv" if _apart(data) else "table.csv")
-        entries = _entries(folder)
+        problems: list[str] = []
+        entries = _entries(folder, problems)
         chosen = [entry for entry in entries if entry.split == name]
-        if not chosen:
+        if not chosen and not problems:
             there = ", ".join(split for split in SPLITS if any(entry.split == split for entry in entries))
             raise NoSplitError(f"no {name} split in the table of {str(folder)!r}; there are: {there}")
-        return as_split(_listing(folder, chosen, _classes(entries)), subset=False)
+        if chosen:
+            listing = _listing(folder, chosen, _classes(entries), problems)
+            with Collecting(problems):
+                split = as_split(listing, subset=False)
+        if problems:
+            raise InputError(*problems)
+        return split
 
 
 class _Entry(NamedTuple):
@@ -65,21 +72,27 @@ def _apart(data: Path | None) -> bool:
     return data is not None and (data / "train.csv").exists()
 
 
-def _entries(folder: Path) -> list[_Entry]:
-    """The rows of every split; `InputError` names the columns and the splits that cannot be."""
-    if _apart(folder):
-        there = [split for split in SPLITS if (folder / f"{split}.csv").exists()]
-        entries = [entry for split in there for entry in _read(folder / f"{split}.csv", split)]
-    else:
-        entries = _read(folder / "table.csv", "")
-    if not entries:
-        raise InputError(f"no rows below the columns in the table of {str(folder)!r}")
+def _entries(folder: Path, problems: list[str]) -> list[_Entry]:
+    """The rows of every split; those that cannot be are left out, and a problem more.
+
+    Raises:
+        InputError: with all problems, where a file cannot be read at all.
+    """
+    apart = [(f"{split}.csv", split) for split in SPLITS if (folder / f"{split}.csv").exists()]
+    files = apart if _apart(folder) else [("table.csv", "")]
+    entries: list[_Entry] = []
+    unreadable: list[str] = []
+    for file, split in files:
+        with Collecting(unreadable):
+            entries += _read(folder / file, split, problems)
+    if unreadable or not (entries or problems):
+        raise InputError(*problems, *unreadable or [f"no rows below the columns in the table of {str(folder)!r}"])
     strange = [f"{entry.where} {entry.split!r}" for entry in entries if entry.split not in SPLITS]
     bare = [entry.where for entry in entries if not entry.fields["image"] or not entry.fields["label"]]
-    _consistent([(entry, entry.split) for entry in entries], "split")
     kinds = {"rows whose split is not train, held_out or test": strange, "rows without image or label": bare}
-    refuse(kinds | _repeated(entries))
-    return entries
+    _values([(entry, entry.split) for entry in entries], "split", problems)
+    problems += sentences(kinds | _repeated(entries))
+    return [entry for entry in entries if entry.fields["image"] and entry.fields["label"]]
 
 
 def _repeated(entries: Sequence[_Entry]) -> dict[str, list[str]]:
@@ -97,13 +110,14 @@ def _repeated(entries: Sequence[_Entry]) -> dict[str, list[str]]:
     return problems
 
 
-def _read(path: Path, split: str) -> list[_Entry]:
-    """The rows of a file that are not empty; all are of `split`, or of what their column says where that is empty."""
+def _read(path: Path, split: str, problems: list[str]) -> list[_Entry]:
+    """The whole rows of a file; all are of `split`, or of what their column says where that is empty."""
     rows = _lines(path)
     columns = rows[0][1] if rows else []
     _refuse_columns(path.name, columns, {"image", "label"} if split else {"image", "label", "split"})
-    refuse({f"rows that have not {len(columns)} fields": [at for at, row in rows if len(row) != len(columns)]})
-    entries = [(at, dict(zip(columns, row, strict=True))) for at, row in rows[1:]]
+    torn = [at for at, row in rows if len(row) != len(columns)]
+    problems += sentences({f"rows that have not {len(columns)} fields": torn})
+    entries = [(at, dict(zip(columns, row, strict=True))) for at, row in rows[1:] if len(row) == len(columns)]
     return [_Entry(at, split or fields["split"], fields) for at, fields in entries]
 
 
@@ -139,8 +153,8 @@ def _classes(entries: Sequence[_Entry]) -> tuple[str, ...]:
     return tuple(sorted(found, key=int if all(name.isdecimal() for name in found) else None))
 
 
-def _listing(folder: Path, entries: Sequence[_Entry], classes: tuple[str, ...]) -> Listing:
-    labels = _consistent([(entry, entry.fields["label"]) for entry in entries], "label")
+def _listing(folder: Path, entries: Sequence[_Entry], classes: tuple[str, ...], problems: list[str]) -> Listing:
+    labels = _values([(entry, entry.fields["label"]) for entry in entries], "label", problems)
     images = list(labels)
     numbers = {name: number for number, name in enumerate(classes)}
     return Listing(
@@ -150,19 +164,19 @@ def _listing(folder: Path, entries: Sequence[_Entry], classes: tuple[str, ...]) 
         labels=[numbers[labels[image]] for image in images],
         classes=classes,
         boxes=[_box(entry) for entry in entries if any(entry.fields.get(end) for end in ENDS)],
-        masks=_masks(entries),
+        masks=_masks(entries, problems),
     )
 
 
-def _consistent(given: Sequence[tuple[_Entry, str]], what: str) -> dict[str, str]:
-    """The label, or the split, of each image; `InputError` names the rows that say otherwise than an earlier one."""
+def _values(given: Sequence[tuple[_Entry, str]], what: str, problems: list[str]) -> dict[str, str]:
+    """The label, or the split, of each image; a problem more names the rows that say otherwise than an earlier one."""
     found: dict[str, str] = {}
-    problems = Problems(list)
-    for entry, value in given:
-        image = entry.fields["image"]
-        if found.setdefault(image, value) != value:
-            problems[f"rows with another {what} than an earlier row of their image"].append(f"{entry.where} {image!r}")
-    refuse(problems)
+    others = [
+        f"{entry.where} {image!r}"
+        for entry, value in given
+        if found.setdefault(image := entry.fields["image"], value) != value
+    ]
+    problems += sentences({f"rows with another {what} than an earlier row of their image": others})
     return found
 
 
@@ -171,19 +185,20 @@ def _box(entry: _Entry) -> Box:
     return Box(entry.fields["image"], corners_of(texts), Row(entry.where, texts))
 
 
-def _masks(entries: Sequence[_Entry]) -> dict[str, Masks]:
+def _masks(entries: Sequence[_Entry], problems: list[str]) -> dict[str, Masks]:
     """The mask files of the images that have some, each with its one ignore file, on whichever of its rows."""
     objects: dict[str, list[str]] = defaultdict(list)
     ignored: dict[str, str] = {}
-    problems = Problems(list)
+    others: list[str] = []
     for entry in entries:
         image, ignore = entry.fields["image"], entry.fields.get("ignore")
         if file := entry.fields.get("mask"):
             objects[image].append(file)
         if ignore and ignored.setdefault(image, ignore) != ignore:
-            problems["rows with another ignore file than an earlier row of their image"].append(entry.where)
-    problems["images with an ignore file and no mask"] += [image for image in ignored if image not in objects]
-    refuse(problems)
+            others.append(entry.where)
+    bare = [image for image in ignored if image not in objects]
+    kinds = {"rows with another ignore file than an earlier row of their image": others}
+    problems += sentences(kinds | {"images with an ignore file and no mask": bare})
     return {image: Masks(tuple(files), ignored.get(image, "")) for image, files in objects.items()}
 
 
