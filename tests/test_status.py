@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import QUICK, Command
+from tests.conftest import QUICK, Command, until
 from tests.fake_slurm import FakeSlurm
 from wsolbench import claims, cluster, job, recipe
 from wsolbench.commands import status
@@ -368,6 +368,36 @@ def test_cancel_ends_a_process_of_this_machine(wsolbench: Command, tmp_path: Pat
         ended = wsolbench("cancel", IDS[0], "-y")
 
         assert (ended.code, process.wait(20)) == (0, -signal.SIGTERM)
+
+
+def test_cancel_of_a_sweep_stops_its_launcher_too(
+    wsolbench: Command, start: Callable[..., Any], words: list[str], tmp_path: Path
+) -> None:
+    long, store = [*words, "epochs=3000"], Store(tmp_path / "results")
+    launcher = start("sweep", *long, "--max-parallel", "1")
+    until(lambda: any(store.epochs(trial_id) for trial_id in store.ids()))
+
+    ended = wsolbench("cancel", *long, "-y")
+
+    assert (ended.code, launcher.wait(60)) == (0, 130)
+    assert f"process {launcher.pid} runs a sweep: it stops, and starts no more trials" in ended.err
+    assert "the next `wsolbench sweep` or `run` goes on" in ended.err
+    assert "--retry" not in ended.err
+    assert "interrupted; run the same command again" in launcher.stderr.read()
+    assert Counter(store.state(trial_id) for trial_id in store.ids()) == {"preempted": 1, "new": 2}
+
+
+def test_cancel_of_one_trial_leaves_a_launcher_that_holds_others(wsolbench: Command, tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    for trial in TRIALS[:2]:
+        store.add(trial)
+        claims.take(store, trial.id, None, {"cluster": "local"})
+
+    ended = wsolbench("cancel", IDS[0], "-y")
+
+    assert (ended.code, ended.out) == (0, "")
+    assert f"left alone: {IDS[0]} queued of " in ended.err
+    assert "nothing to cancel here" in ended.err
 
 
 def test_nothing_at_work_is_nothing_to_cancel(wsolbench: Command, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from wsolbench.attempts import Order, here, running_here
 from wsolbench.claims import Claim
 from wsolbench.crew import Cluster, Crew, Handed
 from wsolbench.place import Place
-from wsolbench.stop import held_back
+from wsolbench.stop import held_back, terminable
 from wsolbench.store import BrokenRecordError, Store
 from wsolbench.trial import Trial
 from wsolbench.workers import Terms
@@ -68,6 +68,7 @@ def visible_cards() -> list[str]:
     return named[:count] or [str(number) for number in range(count)]
 
 
+@terminable()
 def launch(
     trials: Sequence[Trial], place: Place, cluster: Cluster, jobs: int, show: Show, *, crew: Crew | None = None
 ) -> Progress:
@@ -175,7 +176,7 @@ class _Jobs:
         if claim is None:
             return False
         self.held[trial] = claim
-        with held_back(signal.SIGINT):
+        with held_back(signal.SIGINT, signal.SIGTERM):
             if self.cluster == "local":
                 self.jobs[trial] = self.crew.hand(trial, self.terms)
             else:

@@ -82,6 +82,19 @@ def held_back(*numbers: signal.Signals) -> Iterator[None]:
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """Meanwhile a SIGTERM ends what runs here in order, as a Control-C does, which not every process hears."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # as in `by_signals`
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def by_signals(stop: Stop, *, patient: bool = False) -> Iterator[Stop]:
     """Meanwhile signals ask for a stop, and forked children do not hear them.
 
