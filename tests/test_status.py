@@ -244,6 +244,15 @@ def test_the_time_left_of_trials_that_nobody_has_started_is_told_apart(new: list
     assert status._summary(Counter(str(line["state"]) for line in lines), lines) == said
 
 
+def test_trials_of_a_sweep_that_have_not_begun_are_shown_as_what_they_are(wsolbench: Command, words: list[str]) -> None:
+    found = rows(wsolbench, *words)
+
+    assert [(row["id"], row["state"], row["epochs"]) for row in found] == [(name, "new", 1) for name in IDS]
+    assert found[2]["trial"].startswith("cub tiny adl ")
+    assert found[2]["trial"].endswith(" seed=2")
+    assert not Path("results").exists()
+
+
 @pytest.mark.usefixtures("submitted")
 def test_watching_goes_on_until_nothing_is_at_work(
     wsolbench: Command, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
@@ -307,6 +316,34 @@ def test_logs_of_a_trial_that_has_written_nothing_say_so(wsolbench: Command) -> 
 
     assert (ended.code, ended.out) == (3, "")
     assert "has written nothing yet" in ended.err
+
+
+def test_logs_of_a_local_trial_are_its_last_worker_s(wsolbench: Command, tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    store.add(TRIALS[0])
+    for age, (batch, number) in enumerate([("b", "000003"), ("a", "000001")]):
+        folder = store.folder / ".jobs" / batch / "handover" / "logs"
+        folder.mkdir(parents=True)
+        for name in IDS[:2]:
+            path = folder / f"{number}-{name}.txt"
+            path.write_text(f"{batch} {name}\n", encoding="utf-8")
+            os.utime(path, (age, age))
+
+    ended = wsolbench("logs", IDS[0])
+
+    assert (ended.code, ended.out.splitlines()[1:]) == (0, [f"a {IDS[0]}"])
+
+
+def test_logs_of_a_trial_that_ended_without_one_say_so(wsolbench: Command, tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    store.add(TRIALS[0])
+    attempt = store.attempt(IDS[0])
+    attempt.begin({})
+    attempt.end("failed", "no")
+
+    ended = wsolbench("logs", IDS[0])
+
+    assert (ended.code, "has no log: `wsolbench run` keeps none" in ended.err) == (3, True)
 
 
 @pytest.mark.usefixtures("submitted")

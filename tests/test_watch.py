@@ -264,9 +264,9 @@ def test_remaining_time_is_that_of_the_epochs_to_come(kept: Store) -> None:
     made = attempt(kept)
     made.epoch({"epoch": 1, "loss": 1.0, "seconds": 7.0})
 
-    assert watch.remaining(kept, TRIAL.id) == 7.0 * (TRIAL.epochs - 1)
+    assert watch.remaining(kept, TRIAL.id, TRIAL.epochs) == 7.0 * (TRIAL.epochs - 1)
 
 
 def test_remaining_time_of_a_trial_that_has_not_begun_is_that_of_its_like(kept: Store) -> None:
-    assert watch.remaining(kept, TRIAL.id) is None
-    assert watch.remaining(kept, TRIAL.id, [3.0, 4.0, 50.0]) == 4.0 * TRIAL.epochs
+    assert watch.remaining(kept, TRIAL.id, TRIAL.epochs) is None
+    assert watch.remaining(kept, TRIAL.id, TRIAL.epochs, [3.0, 4.0, 50.0]) == 4.0 * TRIAL.epochs

@@ -212,11 +212,11 @@ def span(seconds: float) -> str:
     return f"{seconds / minute:.0f} min" if seconds < 2 * hour else f"{seconds / hour:.1f} h"
 
 
-def remaining(store: Store, trial_id: str, others: Sequence[float] = ()) -> float | None:
+def remaining(store: Store, trial_id: str, epochs: int, others: Sequence[float] = ()) -> float | None:
     """Seconds that a trial has yet to train, from its own epochs, else from those of its like; None if nobody knows."""
     rows = store.epochs(trial_id)
     measured = [row["seconds"] for row in rows] or list(others)
     if not measured:
         return None
-    left = store.spec(trial_id).get("epochs", 0) - (rows[-1]["epoch"] if rows else 0)
+    left = epochs - (rows[-1]["epoch"] if rows else 0)
     return max(0, left) * statistics.median(measured)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from wsolbench import claims, shipped, watch, words
 from wsolbench.store import Store
@@ -10,16 +11,17 @@ from wsolbench.store import Store
 HELP = "a sweep's file or name, or a trial's id, or how it begins"
 
 
-def ids(target: str, pairs: Iterable[str] | None, found: Store) -> list[str]:
-    """The trials of a sweep, or the one whose id begins with the target, where no sweep is called so."""
+def trials(target: str, pairs: Iterable[str] | None, found: Store) -> dict[str, dict[str, Any]]:
+    """The specifications of a sweep's trials, or of the one whose id begins so, where no sweep is called so."""
     is_sweep = Path(target).is_file() or target in shipped.names("sweeps")
     if not (pairs or is_sweep) and any(known.startswith(target) for known in found.ids()):
-        return [found.whole(target)]
+        name = found.whole(target)
+        return {name: found.spec(name)}
     from wsolbench import sweep as sweeps  # noqa: PLC0415  imports torch
 
     with words.asked(pairs, found.folder) as (settings, place):
         plan = sweeps.read(shipped.find("sweeps", target), settings, place.weights)
-    return [trial.id for trial in plan.trials]
+    return {trial.id: trial.spec() for trial in plan.trials}
 
 
 def queue(found: Store, ids: Iterable[str]) -> watch.Cluster:

@@ -27,16 +27,16 @@ def cancel(
 ) -> None:
     """End the jobs of a sweep or a trial, in the queue and on this machine; checkpoints stay."""
     found = Store(results)
-    ids = _targets.ids(target, pairs, found)
-    standings = watch.standings(found, ids, _targets.queue(found, ids))
+    specs = _targets.trials(target, pairs, found)
+    standings = watch.standings(found, specs, _targets.queue(found, specs))
     jobs = {name: s for name, s in standings.items() if s.state in AT_WORK and s.job}
-    here_only = [name for name in ids if name not in jobs]
+    here_only = [name for name in specs if name not in jobs]
     launchers = _launchers(found, here_only)
     processes = launchers | _processes(found, here_only)
-    for name in ids:
+    for name, spec in specs.items():
         if name in jobs or name in processes:
             what = jobs[name].job if name in jobs else f"process {processes[name]}"
-            print(f"{name}  {standings[name].state:10}  {what}  {trial.words(found.spec(name))}")
+            print(f"{name}  {standings[name].state:10}  {what}  {trial.words(spec)}")
     say(*(f"process {number} runs a sweep: it stops, and starts no more trials" for number in {*launchers.values()}))
     left = [name for name in here_only if standings[name].state in AT_WORK and name not in processes]
     say(*(f"left alone: {name} {standings[name].state} {standings[name].note}" for name in left))

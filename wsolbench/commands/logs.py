@@ -9,7 +9,7 @@ import typer
 
 from wsolbench import claims
 from wsolbench.console import INCOMPLETE, Results, app, say
-from wsolbench.store import Store
+from wsolbench.store import JOBS, Store
 
 
 @app.command()
@@ -32,7 +32,8 @@ def logs(
             break
         time.sleep(1)
     if not any(shown.values()):
-        say(f"trial {name} has written nothing yet: `wsolbench status {name}` says why")
+        none = "has no log: `wsolbench run` keeps none, and `wsolbench gc` deletes old ones"
+        say(f"trial {name} {none if over else f'has written nothing yet: `wsolbench status {name}` says why'}")
         raise typer.Exit(INCOMPLETE)
 
 
@@ -42,6 +43,8 @@ def _logs(found: Store, name: str) -> Iterator[Path]:
         yield from (found.folder / f"{stem}{ending}" for ending in (".out", ".err"))
     for attempt in found.attempts(name)[-1:]:
         yield attempt.folder / "log.txt"
+    if by_workers := list(found.folder.glob(f"{JOBS}/*/handover/logs/*-{name}.txt")):
+        yield max(by_workers, key=lambda path: path.stat().st_mtime)
 
 
 def _print_new(path: Path, shown: dict[Path, int]) -> None:

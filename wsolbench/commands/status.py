@@ -29,9 +29,10 @@ def status(
 ) -> None:
     """What the files and the cluster's queue say of each trial: state, epochs, time left, job, note."""
     found = Store(results)
-    ids = found.ids() if target is None else _targets.ids(target, pairs, found)
+    named = {} if target is None else _targets.trials(target, pairs, found)
+    ids = found.ids() if target is None else list(named)
     while True:
-        lines = _lines(found, ids)
+        lines = _lines(found, ids, named)
         if target and len(ids) == 1:
             lines[0]["parameter_groups"] = (found.record(ids[0]) or {}).get("parameter_groups", [])
         if keep_on and sys.stdout.isatty():
@@ -72,8 +73,14 @@ def _summary(counts: Counter[str], lines: Sequence[Mapping[str, Any]]) -> str:
     return f"{said}; about {span(busy)} left{more}"
 
 
-def _lines(found: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
-    """A line for each trial; finished ones are taken from the index of the records, others joined with the queue."""
+def _lines(found: Store, ids: Iterable[str], named: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A line for each trial; finished ones are taken from the index of the records, others joined with the queue.
+
+    Args:
+        found: the results.
+        ids: of the trials.
+        named: specifications that the user's words say, also of trials that the results do not know yet.
+    """
     known = found.index()
     finished = dict(zip(known.ids, known.records(), strict=True))
     others = [name for name in ids if name not in finished]
@@ -88,7 +95,8 @@ def _lines(found: Store, ids: Iterable[str]) -> list[dict[str, Any]]:
         if name in finished:
             lines.append(_finished(finished[name]))
         else:
-            lines.append(_unfinished(found, name, standings[name], measured))
+            spec = named.get(name) or found.spec(name)
+            lines.append(_unfinished(found, name, spec, standings[name], measured))
     return [{**line, "note": why.get(line["id"], line["note"])} for line in lines]
 
 
@@ -101,9 +109,11 @@ def _finished(record: Mapping[str, Any]) -> dict[str, Any]:
     return _line(record["id"], Standing("done"), record["trial"], record.get("last_epoch", {}), None)
 
 
-def _unfinished(found: Store, name: str, standing: Standing, measured: Mapping[str, list[float]]) -> dict[str, Any]:
-    spec, last = found.spec(name), (found.epochs(name) or [{}])[-1]
-    left = watch.remaining(found, name, measured.get(_like(spec), ()))
+def _unfinished(
+    found: Store, name: str, spec: Mapping[str, Any], standing: Standing, measured: Mapping[str, list[float]]
+) -> dict[str, Any]:
+    last = (found.epochs(name) or [{}])[-1]
+    left = watch.remaining(found, name, spec.get("epochs", 0), measured.get(_like(spec), ()))
     if not standing.note and (attempts := found.attempts(name)):
         standing = Standing(standing.state, attempts[-1].exit().get("message", ""), standing.job, standing.node)
     return _line(name, standing, spec, last, left)
