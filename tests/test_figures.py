@@ -415,6 +415,21 @@ def test_forms_are_what_they_are_called() -> None:
     assert b"/CIDFontType2" in pdf  # font type 42, as publishers ask
 
 
+def test_names_that_no_trial_has_are_told_with_their_lines() -> None:
+    text = TRADE.replace("field: top1_clas", "field: drop_rte").replace("per: [dataset]", "per: [datset]")
+    text += "where: {metod: adl, drop_rate: 0.5}\nbaseline: {method: cam}\nsweep: gama\n"
+
+    with pytest.raises(InputError) as refused:
+        figures.figure_file(documents.parse(text, Path("f.yaml")), [])
+
+    assert [problem.partition(" The sweeps")[0] for problem in refused.value.problems] == [
+        "f.yaml:2: no trial has a field or option 'drop_rte', did you mean 'drop_rate'?",
+        "f.yaml:4: no trial has a field or option 'datset', did you mean 'dataset'?",
+        "f.yaml:5: no trial has a field or option 'metod', did you mean 'method'?",
+        "f.yaml:7: no file 'gama', did you mean 'gamma'?",
+    ]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_shipped_figure_names_a_sweep_that_there_is(path: Path) -> None:
     found = figures.read(path)

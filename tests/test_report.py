@@ -466,6 +466,30 @@ def test_both_forms_carry_the_same_numbers() -> None:
     assert all(cell in md.render(found) and cell in txt.render(found) for cell in cells)
 
 
+def test_names_that_no_trial_has_are_told_with_their_lines_and_the_nearest() -> None:
+    text = SMALL.replace("per: [dataset]", "per: [datset]").replace("rate: 0.75", "epoch: 30").replace("epochs]", "x9]")
+    document = documents.parse(text.replace("sweep: none", "sweep: gama"), Path("reports/small.yaml"))
+
+    with pytest.raises(InputError) as refused:
+        table_file.table_file(document, [record(50, 50, 0, rate=0.5)])
+
+    assert [problem.partition(" The sweeps")[0].partition("; there")[0] for problem in refused.value.problems] == [
+        "reports/small.yaml:2: no trial has a field or option 'datset', did you mean 'dataset'?",
+        "reports/small.yaml:3: no trial has a field or option 'x9'",
+        "reports/small.yaml:4: no file 'masks'.",
+        "reports/small.yaml:16: no trial has a field or option 'epoch', did you mean 'epochs'?",
+        "reports/small.yaml:19: no file 'gama', did you mean 'gamma'?",
+    ]
+
+
+def test_options_of_plug_ins_are_known_without_a_record(tmp_path: Path) -> None:
+    text = SMALL.replace("rate: 0", "drop_rate: 0").replace("sweep: masks\n", "").replace("    sweep: none\n", "")
+    path = tmp_path / "t.yaml"
+    path.write_text(text, encoding="utf-8")
+
+    assert table_file.read(path).blocks[0].rows[0].where == {"drop_rate": 0.75}
+
+
 def test_all_problems_of_a_file_are_told_with_their_lines() -> None:
     metrics = ", ".join(map(repr, (*METRICS, *COUNTED[:-1]))) + f" or {COUNTED[-1]!r}"
     keys = "title, labels, columns, blocks, per, caption, below, beside, marks, where, sweep"

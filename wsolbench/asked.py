@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsolbench.selection import NO_SETTINGS, NOT_GIVEN
+from wsolbench.known import NO_SETTINGS
+from wsolbench.selection import NOT_GIVEN
 from wsolbench.store import DATA
 from wsolbench.table import shown
 

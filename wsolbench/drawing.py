@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from wsolbench.figures import EVERY_THRESHOLD, Across, Line, Sheet, tick
+from wsolbench.figures import Across, Line, Sheet, tick
+from wsolbench.known import EVERY_THRESHOLD
 from wsolbench.metrics import threshold_grid
 from wsolbench.protocols import METRICS
 from wsolbench.store import COUNTED, Store

@@ -8,14 +8,14 @@ from typing import Any, Literal
 from pydantic import ConfigDict, StrictBool, StrictStr
 from pydantic.dataclasses import dataclass as checked
 
-from wsolbench import documents
+from wsolbench import documents, known
 from wsolbench.documents import Document
 from wsolbench.errors import InputError
+from wsolbench.known import EVERY_THRESHOLD, NO_SETTINGS
 from wsolbench.looks import Look, looks
 from wsolbench.plugins import Positive
 from wsolbench.protocols import Metric
 from wsolbench.selection import (
-    NO_SETTINGS,
     NOT_GIVEN,
     Record,
     as_recommended,
@@ -27,9 +27,6 @@ from wsolbench.selection import (
 )
 from wsolbench.store import Counted
 from wsolbench.table import shown, spelled
-
-EVERY_THRESHOLD = "every_threshold"
-"""As the field on x: the thresholds from 0 to 100 % at which accuracy is stored."""
 
 _FILE = ConfigDict(extra="forbid")
 _NO_SETTINGS = {*NO_SETTINGS, "protocol"}
@@ -109,18 +106,25 @@ class Sheet:
         return f"{self.file.title}, {self.name}" if self.name else self.file.title
 
 
-def read(path: Path) -> FigureFile:
-    """The figure that the file describes; `InputError` has every problem, each with file and line."""
-    return figure_file(documents.read(path))
+def read(path: Path, records: Iterable[Record] = ()) -> FigureFile:
+    """The figure that the file describes, by fields that the records or other trials may have.
+
+    Raises:
+        InputError: every problem, each with file and line.
+    """
+    return figure_file(documents.read(path), records)
 
 
-def figure_file(document: Document) -> FigureFile:
-    """The figure that the document describes; raises `InputError`."""
+def figure_file(document: Document, records: Iterable[Record] | None = None) -> FigureFile:
+    """The figure that the document describes, by any fields where there are no records; raises `InputError`."""
     found = documents.checked(document, FigureFile)
+    problems = [] if records is None else known.unknown(document, records)
     if not found.y:
-        raise InputError(f"{document.where('y')}: y must not be empty")
-    if found.x.field == EVERY_THRESHOLD and [up.field for up in found.y] != ["gt_known_loc"]:
-        raise InputError(f"{document.where('y')}: over every threshold only gt_known_loc is stored")
+        problems.append(f"{document.where('y')}: y must not be empty")
+    elif found.x.field == EVERY_THRESHOLD and [up.field for up in found.y] != ["gt_known_loc"]:
+        problems.append(f"{document.where('y')}: over every threshold only gt_known_loc is stored")
+    if problems:
+        raise InputError(*problems)
     return found
 
 

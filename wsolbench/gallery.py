@@ -18,11 +18,12 @@ from wsolbench import datasets, plugins, protocols, scoremaps
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
 from wsolbench.geometry import Window, window
+from wsolbench.known import NO_SETTINGS
 from wsolbench.looks import label
 from wsolbench.metrics import ERRORS, HIT
 from wsolbench.pairing import Side, by_setting, paired
 from wsolbench.place import Place
-from wsolbench.selection import NO_SETTINGS, Record, fits
+from wsolbench.selection import Record, fits
 from wsolbench.store import Store
 from wsolbench.truth import counting
 from wsolbench.words import values

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsolbench.errors import InputError
-from wsolbench.selection import NO_SETTINGS, Record, check_filters, diverged, fits, natural
+from wsolbench.known import NO_SETTINGS
+from wsolbench.selection import Record, check_filters, diverged, fits, natural
 from wsolbench.table import named_seeds, shown
 
 _Key = tuple[tuple[str, str], ...]

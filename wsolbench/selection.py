@@ -11,8 +11,7 @@ from typing import Any
 
 from wsolbench import recommended
 from wsolbench.errors import InputError, nearest
-from wsolbench.protocols import METRICS
-from wsolbench.store import COUNTED
+from wsolbench.known import NO_SETTINGS
 from wsolbench.table import shown, unique
 from wsolbench.table_file import Line, TableFile
 from wsolbench.trial import FIELDS, expand_stages
@@ -22,9 +21,6 @@ Record = Mapping[str, Any]
 
 One that diverged has `diverged` and no metrics.
 """
-
-NO_SETTINGS = {*METRICS, *COUNTED, "seed", "id", "stages", "test_images", "notes", "diverged"}
-"""What a record says beside its settings: two records that differ in nothing else are of one cell."""
 
 NOT_GIVEN = "not given"
 

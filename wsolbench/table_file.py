@@ -1,6 +1,6 @@
 """A table as a file of reports/ describes it: its rows by the fields of trials, its columns by what is measured."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, StrictBool, StrictStr
 from pydantic.dataclasses import dataclass as checked
 
-from wsolbench import documents
+from wsolbench import documents, known
 from wsolbench.documents import Document, Keys
 from wsolbench.errors import InputError
 from wsolbench.protocols import Metric
@@ -123,15 +123,20 @@ class TableFile:
         ]
 
 
-def read(path: Path) -> TableFile:
-    """The table that the file describes; `InputError` has every problem, each with file, line and what is allowed."""
-    return table_file(documents.read(path))
+def read(path: Path, records: Iterable[Mapping[str, Any]] = ()) -> TableFile:
+    """The table that the file describes, by fields that the records or other trials may have.
+
+    Raises:
+        InputError: every problem, each with file, line and what is allowed.
+    """
+    return table_file(documents.read(path), records)
 
 
-def table_file(document: Document) -> TableFile:
-    """The table that the document describes; raises `InputError`."""
+def table_file(document: Document, records: Iterable[Mapping[str, Any]] | None = None) -> TableFile:
+    """The table that the document describes, by any fields where there are no records; raises `InputError`."""
     table = documents.checked(document, TableFile)
-    if problems := _inconsistencies(table, document):
+    unknown = [] if records is None else known.unknown(document, records)
+    if problems := [*_inconsistencies(table, document), *unknown]:
         raise InputError(*problems)
     return table
 

@@ -11,6 +11,7 @@ import typer
 from wsolbench import files, shipped, store, words
 from wsolbench.console import INCOMPLETE, Json, Results, app, say
 from wsolbench.errors import InputError, each, nearest
+from wsolbench.known import EVERY_THRESHOLD
 from wsolbench.store import Store
 
 if TYPE_CHECKING:
@@ -36,16 +37,16 @@ def figure(
 
     asked = _listed(forms, get_args(drawing.Format), "format")
     paths = each(partial(shipped.find, "figures"), names).values()
-    plans = {path.stem: plan for path, plan in each(figures.read, paths).items()}
     known = Store(results)
     rows = store.rows(known.outcomes(), filters.get("protocol"))
+    plans = {path.stem: plan for path, plan in each(lambda path: figures.read(path, rows), paths).items()}
     out.mkdir(parents=True, exist_ok=True)
     complete = []
     for stem, plan in plans.items():
         found = figures.sheets(plan, rows, filters)
         complete.append(_told(stem, plan.sweep, found, results))
         for number, sheet in enumerate(found, start=1):
-            curves, lost = drawing.curves_of(known, sheet) if plan.x.field == figures.EVERY_THRESHOLD else ({}, [])
+            curves, lost = drawing.curves_of(known, sheet) if plan.x.field == EVERY_THRESHOLD else ({}, [])
             if lost:
                 say(f"left out, as their predictions.npz is not among the results: {', '.join(lost)}")
             drawn = drawing.draw(sheet, curves)

@@ -105,7 +105,7 @@ def _made(path: Path, records: list[dict[str, Any]], asked: Asked) -> Report:
 
     if "rows" in documents.read(path).data:
         raise InputError(f"{path} lists networks, not finished trials; `wsolbench overhead {path}` prints it")
-    return reports.report(table_file.read(path), records, asked)
+    return reports.report(table_file.read(path, records), records, asked)
 
 
 def _write(made: Report, stem: Path, wanted: Sequence[str]) -> None:

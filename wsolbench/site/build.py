@@ -19,6 +19,7 @@ from wsolbench.asked import Asked
 from wsolbench.dataset import Split
 from wsolbench.errors import InputError
 from wsolbench.formats import html
+from wsolbench.known import EVERY_THRESHOLD
 from wsolbench.place import Place
 from wsolbench.protocols import METRICS
 from wsolbench.selection import check_filters, diverged, fits
@@ -191,7 +192,8 @@ def refuse_other(out: Path) -> None:
 def _reports(records: Sequence[Mapping[str, Any]], asked: Asked) -> dict[str, Report]:
     """By name, every report of finished trials."""
     paths = {name: shipped.find("reports", name) for name in shipped.names("reports")}
-    plans = {name: table_file.read(path) for name, path in paths.items() if "rows" not in documents.read(path).data}
+    of_trials = {name: path for name, path in paths.items() if "rows" not in documents.read(path).data}
+    plans = {name: table_file.read(path, records) for name, path in of_trials.items()}
     numbered_first = sorted(plans, key=lambda name: (not plans[name].title.startswith("Table"), plans[name].title))
     return {name: report.report(plans[name], records, asked) for name in numbered_first}
 
@@ -201,8 +203,8 @@ def _figures(known: Store, records: Sequence[Mapping[str, Any]], filters: Mappin
     from wsolbench import drawing  # noqa: PLC0415  matplotlib is not free
 
     for name in shipped.names("figures"):
-        plan = figures.read(shipped.find("figures", name))
-        curved = plan.x.field == figures.EVERY_THRESHOLD
+        plan = figures.read(shipped.find("figures", name), records)
+        curved = plan.x.field == EVERY_THRESHOLD
         for number, sheet in enumerate(figures.sheets(plan, records, filters), start=1):
             curves = drawing.curves_of(known, sheet)[0] if curved else {}
             if sheet.lines and (curves or not curved):
