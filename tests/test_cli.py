@@ -393,7 +393,7 @@ def test_loss_that_is_no_number_exits_1(
 
 
 def test_control_c_exits_130(wsolbench: Command, quick: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(job, "run", interrupted)
