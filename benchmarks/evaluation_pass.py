@@ -25,6 +25,7 @@ from training_step import in_usual_order
 from wsolbench import backbones, evaluation, loop, plugins, protocols
 from wsolbench.batches import Batch
 from wsolbench.dataset import Split
+from wsolbench.folding import folded
 from wsolbench.method import Method, Net, build
 from wsolbench.metrics import threshold_grid
 from wsolbench.truth import of_network
@@ -80,8 +81,9 @@ def ours(net: Net, images: torch.Tensor, labels: torch.Tensor) -> float:
         Batch(images[s : s + BATCH], labels[s : s + BATCH], tuple(map(str, range(s, min(s + BATCH, len(images))))))
         for s in range(0, len(images), BATCH)
     ]
-    outputs = ((logits, smooth(maps)) for logits, maps in loop.predict(net, batches, torch.device("cpu")))
-    predictions = evaluation.collect(outputs)
+    with folded(net, SIDE):
+        outputs = ((logits, smooth(maps)) for logits, maps in loop.predict(net, batches, torch.device("cpu")))
+        predictions = evaluation.collect(outputs)
     rule = protocols.protocol("wsolevaluation")
     truth = of_network(split_of(len(images)), rule.geometry, SIDE)
     return evaluation.evaluate(predictions, truth, rule, threads=torch.get_num_threads()).metrics["max_box_acc_v2"]
@@ -91,7 +93,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", required=True)
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=5)
     asked = parser.parse_args()
     torch.manual_seed(0)

@@ -22,6 +22,7 @@ from wsolbench import backbones, loop, methods, plugins, recipe
 from wsolbench.backbone import Backbone
 from wsolbench.batches import Batch
 from wsolbench.errors import InputError
+from wsolbench.folding import folded
 from wsolbench.method import Method, Net, build, feature_points
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -204,6 +205,25 @@ def test_evaluation_is_deterministic(method: str, backbone: str) -> None:
 
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
+
+
+@every_backbone
+@every_network
+def test_scores_are_the_same_while_normalisations_are_folded(method: str, backbone: str) -> None:
+    _, net = network(method, backbone)
+    for norm in (layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)):
+        for values in (norm.running_mean, norm.running_var, *norm.parameters()):
+            assert values is not None
+            nn.init.uniform_(values, 0.5, 1.5)
+    before = predicted(net, *batch())
+
+    with folded(net, 64):
+        found = predicted(net, *batch())
+
+    for scores, expected in zip(found, before, strict=True):
+        torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+    for scores, expected in zip(predicted(net, *batch()), before, strict=True):
+        assert torch.equal(scores, expected)
 
 
 @every_backbone

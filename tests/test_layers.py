@@ -21,7 +21,7 @@ LAYERS = [
     "backbone dataset metrics attempts store boxes geometry scoremaps protocols words annotations checkpoint",
     "table statistics published fsck garbage map_files",
     "method mirror weights batches pixels trace truth claims watch resources backbones backbones.* datasets datasets.*",
-    "methods recommended recipe source looks known table_file formats formats.*",
+    "methods folding recommended recipe source looks known table_file formats formats.*",
     "loop overhead machine measure evaluation score selection pairing",
     "images network endings",
     "evaluator",

@@ -12,6 +12,7 @@ from wsolbench import evaluation, extract, loop, protocols
 from wsolbench.batches import test_batches
 from wsolbench.errors import InputError
 from wsolbench.evaluation import Predictions, Scores
+from wsolbench.folding import folded
 from wsolbench.images import Splits, splits
 from wsolbench.machine import settle
 from wsolbench.method import Net
@@ -102,7 +103,8 @@ class Evaluator:
             size = 2 * self.trial.batch_size  # without gradients maps are not kept
             batches = test_batches(pixels, size, net.backbone.normalisation, self.place.workers)
             extractor = extract.extractor(self.trial.extract)
-            found = evaluation.collect(loop.predict(net, self.stop.heeding(batches), self.device, extractor))
+            with folded(net, self.trial.image_size):
+                found = evaluation.collect(loop.predict(net, self.stop.heeding(batches), self.device, extractor))
             self.stop.check()
             self.passes[key] = found
         return self.passes[key]

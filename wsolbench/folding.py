@@ -1,0 +1,110 @@
+"""Batch normalisations as part of the convolutions before them: the same scores in fewer passes over the maps."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from wsolbench import arithmetic
+from wsolbench.method import Net
+
+Pairs: TypeAlias = dict[nn.Conv2d, nn.BatchNorm2d]
+"""Convolutions, each with the batch normalisation that alone reads its output."""
+
+
+@contextmanager
+def folded(net: Net, side: int) -> Iterator[None]:
+    """Meanwhile the network, in evaluation, scales and shifts in its convolutions: its scores differ in last digits.
+
+    Args:
+        net: none of its weights is changed, but in training it would not be the same network.
+        side: of its square images, pixels.
+    """
+    net.eval()
+    forwards: dict[nn.Module, Any] = {}
+    for convolution, norm in pairs(net, side).items():
+        forwards |= {convolution: _fused(convolution, norm), norm: _same}
+    before = {layer: vars(layer).get("forward") for layer in forwards}
+    try:
+        for layer, forward in forwards.items():
+            layer.forward = forward
+        yield
+    finally:
+        for layer, own in before.items():
+            vars(layer).pop("forward", None)
+            if own is not None:
+                layer.forward = own
+
+
+@torch.no_grad()
+def pairs(net: Net, side: int) -> Pairs:
+    """What may be folded, as an empty image tells that passes through the network, in evaluation."""
+    layers = [layer for layer in net.modules() if _is_plain(layer)]
+    if not any(isinstance(layer, nn.BatchNorm2d) for layer in layers):
+        return {}
+    calls: Counter[nn.Module] = Counter()
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by the id of the output, which is kept: no other gets its id
+    readers: dict[nn.Conv2d, nn.BatchNorm2d] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[layer] += 1
+        if isinstance(layer, nn.Conv2d):
+            made[id(output)], reads[id(output)] = (layer, output), 0
+        elif isinstance(layer, nn.BatchNorm2d) and id(inputs[0]) in made:
+            readers[made[id(inputs[0])][0]] = layer
+
+    with ExitStack() as stack:
+        reads = stack.enter_context(_Reads()).of
+        for layer in layers:
+            stack.callback(layer.register_forward_hook(note).remove)
+        images = torch.zeros(1, 3, side, side, device=next(net.parameters()).device)
+        output = net(images)
+        net.head.score_maps(output, torch.zeros(1, dtype=torch.long, device=images.device))
+    once = {layer for key, (layer, _) in made.items() if reads[key] == 1 and calls[layer] == 1}
+    return {layer: norm for layer, norm in readers.items() if layer in once and calls[norm] == 1}
+
+
+class _Reads(TorchDispatchMode):
+    """Counts the operations that read each tensor, by its id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: Counter[int] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Count, and compute."""
+        del types
+        self.of.update({id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)})
+        return func(*args, **(kwargs or {}))
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether it is a convolution or a batch normalisation that computes what its class says, unseen by hooks."""
+    if layer._forward_pre_hooks or not arithmetic.is_own(layer):  # noqa: SLF001
+        return False
+    if type(layer) is nn.BatchNorm2d:
+        return layer.running_mean is not None
+    return type(layer) is nn.Conv2d and not layer._forward_hooks  # noqa: SLF001
+
+
+@torch.no_grad()
+def _fused(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor]:
+    """The convolution with weights that do the work of both."""
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
+    )
+    return partial(convolution._conv_forward, weight=weight.detach(), bias=bias.detach())  # noqa: SLF001
+
+
+def _same(maps: Tensor) -> Tensor:
+    return maps
