@@ -190,10 +190,21 @@ def test_a_truncated_file_is_refused_by_name(tmp_path: Path, suffix: str, share:
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "net.pt"])
-def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("<html>404</html>" * 100)
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it is empty; fetch it again"),
+        (b"<html>404</html>" * 100, "it is a web page; fetch it again"),
+        (b"version https://git-lfs.github.com/spec/v1", "it only points to a file of Git LFS; fetch that with "),
+        (b"hello", "it is not what (torch.save|safetensors) writes, or not all of it; fetch it again"),
+        (b"J\x01", "it is not what (torch.save|safetensors) writes"),  # torch fails with errors of many kinds
+        (b"\xff" * 999, "it is not what (torch.save|safetensors) writes"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_in_words(tmp_path: Path, name: str, content: bytes, why: str) -> None:
+    (tmp_path / name).write_bytes(content)
 
-    with pytest.raises(InputError, match="cannot read weights"):
+    with pytest.raises(InputError, match=f"cannot read weights from .*, damaged or of another kind: {why}"):
         weights.load(network(), tmp_path / name)
 
 
@@ -214,14 +225,14 @@ def test_a_file_with_code_is_refused_and_does_not_run(tmp_path: Path, legacy: bo
     else:
         torch.save({"a": Payload(tmp_path / "ran")}, tmp_path / "net.pt")
 
-    with pytest.raises(InputError, match="cannot read weights"):
+    with pytest.raises(InputError, match="it holds more than tensors, which might run code; save its state_dict"):
         weights.load(network(), tmp_path / "net.pt")
 
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [{}, {"a": 1}, {"state_dict": {"a": "b"}}], ids=str)
-def test_a_file_without_weights_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+@pytest.mark.parametrize("content", [{}, {"a": 1}, {"state_dict": {"a": "b"}}, {"state_dict": 1}, [1]], ids=str)
+def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "net.pt")
 
     with pytest.raises(InputError, match=r"net\.pt' holds no weights"):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,15 @@ _COUNTER = "num_batches_tracked"  # of batch normalisation: no file needs it
 _UNREADABLE = (
     SafetensorError,
     pickle.UnpicklingError,
+    struct.error,
     RuntimeError,
     EOFError,
     OSError,
     LookupError,
     ValueError,
     AttributeError,
+    TypeError,
+    AssertionError,
 )
 _PADDINGS = {"": "symmetric"}  # timm's word for it -> ours
 _Reader = Callable[[Path], dict[str, Any]]
@@ -153,8 +157,24 @@ def _opened(path: Path, read: _Reader) -> dict[str, Any]:
     try:
         return read(path)
     except _UNREADABLE as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"cannot read weights from {str(path)!r}, damaged or of another kind: {reason}") from error
+        raise InputError(
+            f"cannot read weights from {str(path)!r}, damaged or of another kind: {_why(path, error)}"
+        ) from error
+
+
+def _why(path: Path, error: Exception) -> str:
+    """What is the matter with a file that cannot be read, and what to do about it."""
+    if isinstance(error, OSError):
+        return files.reason(error)
+    if "nsupported global" in str(error):
+        return "it holds more than tensors, which might run code; save its state_dict alone with torch.save"
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if start.startswith(b"version https://git-lfs"):
+        return "it only points to a file of Git LFS; fetch that with `git lfs pull`"
+    what = "it is a web page" if start.startswith(b"<") else "" if start else "it is empty"
+    writer = "torch.save" if _reader(path) is _pickled else "safetensors"
+    return f"{what or f'it is not what {writer} writes, or not all of it'}; fetch it again, or give another file"
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
@@ -169,8 +189,8 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 def _pickled(path: Path) -> dict[str, Any]:
     content = torch.load(path, map_location="cpu", weights_only=True)
-    wrapped = content.get("state_dict", content)
-    return dict(wrapped)
+    wrapped = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    return dict(wrapped) if isinstance(wrapped, Mapping) else {}
 
 
 def _json(name: str, metadata: Mapping[str, str], key: str, kind: type) -> Any:
