@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsolbench import recipe, recommended, shipped, sweep
+from wsolbench import files, recipe, recommended, shipped, sweep
 from wsolbench.errors import InputError
 from wsolbench.plugins import frozen
 from wsolbench.sweep import Sweep
@@ -107,6 +107,25 @@ def test_sweep_has_as_many_trials_as_its_axes_say(
     options = [trial.method_options for trial in found.trials]
     assert len(found.trials) == len({trial.id for trial in found.trials}) == len(rates) * len(gammas) * len(seeds)
     assert {(o["drop_rate"], o["gamma"]) for o in options} == {(rate, gamma) for rate in rates for gamma in gammas}
+
+
+@pytest.mark.parametrize("told", ["trials: [{weights: none}]", "grid: {weights: [none, imagenet, some.pt]}"])
+def test_a_file_of_weights_wins_over_the_sweep(file: Path, told: str) -> None:
+    (file.parent / "net.pt").write_bytes(b"of a network")
+    digest = files.sha256(file.parent / "net.pt")
+
+    found = read(file, BASE + told, weights_file=file.parent / "net.pt")
+
+    assert [trial.weights for trial in found.trials] == [digest]
+
+
+def test_a_file_of_weights_is_one_among_others_where_the_sweep_has_its_digest(file: Path) -> None:
+    (file.parent / "net.pt").write_bytes(b"of a network")
+    digest = files.sha256(file.parent / "net.pt")
+
+    found = read(file, BASE + f"grid: {{weights: [none, {digest}]}}", weights_file=file.parent / "net.pt")
+
+    assert [trial.weights for trial in found.trials] == ["none", digest]
 
 
 # The files that come with it
@@ -264,6 +283,25 @@ def test_a_mistake_that_an_override_mends_is_not_told(file: Path) -> None:
 )  # fmt: skip
 def test_mistake_is_told_with_file_and_line(file: Path, text: str, message: str) -> None:
     assert problems_of(file, text) == [message]
+
+
+@pytest.mark.parametrize("text", ["trials: [{%s: 2}]", "grid: {%s: [2, 2]}", "trials: [{}]\n%s: 2"])
+@pytest.mark.parametrize(
+    "word", ["data=FOLDER", "device=auto|cpu|cuda", "workers=N", "protocol=NAME", "tensorboard=FOLDER"]
+)
+def test_what_only_the_command_line_says_is_told_so(file: Path, word: str, text: str) -> None:
+    key = word.partition("=")[0]
+
+    (problem,) = problems_of(file, BASE + text % key)
+
+    assert problem.endswith(f": {key} says where a trial runs, not what it is: give {word} on the command line")
+
+
+def test_weights_by_a_path_are_told_to_be_given_on_the_command_line(file: Path) -> None:
+    (problem,) = problems_of(file, BASE + "trials: [{weights: some/path.pt}]")
+
+    wanted = "mine.yaml:2: weights must be none, imagenet or the sha256 of a file, not 'some/path.pt'"
+    assert problem == f"{wanted}; a file is given on the command line: weights=FILE"
 
 
 GRIDS = {

@@ -31,9 +31,13 @@ def complete(settings: Mapping[str, Any], weights_file: Path | None = None) -> T
     asked: dict[str, Any] = {}
     if weights_file is not None:
         _refuse_foreign(weights_file, settings["backbone"])
-        digest = _digest(weights_file, weights_file.stat().st_mtime_ns)
-        asked = {"weights": digest, **weights.file_options(weights_file)}
+        asked = {"weights": digest(weights_file), **weights.file_options(weights_file)}
     return _complete({**recommended.settings(*(settings[kind] for kind in KINDS)), **asked, **settings}, options)
+
+
+def digest(weights_file: Path) -> str:
+    """What a file is called as the `weights` of a trial."""
+    return _digest(weights_file, weights_file.stat().st_mtime_ns)
 
 
 @cache

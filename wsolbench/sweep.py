@@ -17,6 +17,7 @@ from wsolbench.documents import Document
 from wsolbench.errors import Collecting, InputError, Problem, nearest
 from wsolbench.plugins import OPTIONS, explain
 from wsolbench.trial import FIELDS, Trial
+from wsolbench.words import PLACE
 
 _BESIDE = {"seeds", "report", "resources"}  # keys of a file that no trial's settings hang on
 
@@ -62,7 +63,7 @@ def read(
     Args:
         path: with the keys `base`, `grid`, `trials`, `seeds`, `report` and `resources`.
         overrides: settings that win over the file's, in every trial that has them.
-        weights_file: what the trials start from.
+        weights_file: what the trials start from; wins too, unless the file asks for it by its digest.
         seeds: instead of the file's.
 
     Raises:
@@ -73,6 +74,7 @@ def read(
     file = _checked(document, problems)
     _refuse_too_many(document, file, () if "seed" in overrides else seeds or file.seeds or ())
     problems += [*_report_problems(document, file), *_resource_problems(document, file)]
+    overrides = {**_weights(file, weights_file), **overrides}
     cases: list[tuple[_Case, dict[str, Any]]] = []
     trials: dict[Trial, None] = {}  # in the file's order, each once
     for case in _cases(file):
@@ -86,6 +88,15 @@ def read(
     if problems:
         raise InputError(*dict.fromkeys(problems))
     return Sweep(path.stem, tuple(trials), file.report, file.resources)
+
+
+def _weights(file: _File, weights_file: Path | None) -> dict[str, str]:
+    """The override that a file of weights is; none where the sweep asks for it by its digest, beside others perhaps."""
+    if weights_file is None:
+        return {}
+    asked = [*file.grid.get("weights", ()), *(settings.get("weights") for settings in (file.base, *file.trials))]
+    digest = recipe.digest(weights_file)
+    return {} if digest in asked else {"weights": digest}
 
 
 def _unused(path: Path, cases: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]) -> Iterator[str]:
@@ -123,7 +134,7 @@ def _checked(document: Document, problems: list[str]) -> _File:
     except ValidationError as error:
         unknown = "a sweep has no key {}; it has: base, grid, trials, seeds, report, resources"
         places = (document.where(*detail["loc"]) for detail in error.errors())
-        problems += map(": ".join, zip(places, explain(error, unknown), strict=True))
+        problems += map(": ".join, zip(places, map(_of_file, explain(error, unknown)), strict=True))
         if not (wrong := {detail["loc"][0] for detail in error.errors()}) <= _BESIDE:
             raise InputError(*problems) from None
         file = _File(**{key: value for key, value in document.data.items() if key not in wrong})
@@ -173,4 +184,14 @@ def _located(problems: list[str], document: Document, case: _Case, overrides: Ma
         for problem in error.problems:
             key = problem.key if isinstance(problem, Problem) else ""
             where = case.where if key in case.settings else ("base",)
-            problems.append(problem if key in overrides else f"{document.where(*where, key)}: {problem}")
+            problems.append(problem if key in overrides else f"{document.where(*where, key)}: {_of_file(problem)}")
+
+
+def _of_file(problem: str) -> str:
+    """A problem of the file; of what only the command line says, where to say it instead."""
+    key = problem.key if isinstance(problem, Problem) else ""
+    if key not in PLACE:
+        return problem
+    if key == "weights":
+        return f"{problem}; a file is given on the command line: weights=FILE" if "sha256" in problem else problem
+    return f"{key} says where a trial runs, not what it is: give {key}={PLACE[key]} on the command line"

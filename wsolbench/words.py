@@ -10,10 +10,17 @@ from wsolbench import documents, files, protocols
 from wsolbench.errors import Collecting, InputError, Problem
 from wsolbench.place import Place
 
-PLACE = ("data", "weights", "device", "workers", "protocol", "tensorboard")
-"""Keys that say where a trial runs and what is asked of it, not what it is."""
-
 DEVICES = ("auto", "cpu", "cuda")
+
+PLACE: Mapping[str, str] = {
+    "data": "FOLDER",
+    "weights": "FILE",
+    "device": "|".join(DEVICES),
+    "workers": "N",
+    "protocol": "NAME",
+    "tensorboard": "FOLDER",
+}
+"""Keys that say where a trial runs and what is asked of it, not what it is; each with what it is given."""
 
 _OF_RECORDS = ("weights", "protocol")  # keys of a place that records are chosen by too
 
