@@ -204,6 +204,27 @@ def test_status_of_one_trial_needs_no_more_of_its_id_than_tells_it(wsolbench: Co
     assert f"2 trials begin with '{IDS[1][:6]}' in 'results'; there are: " in ended.err
 
 
+def test_a_name_that_is_neither_a_sweep_nor_a_trial_is_told_with_what_there_is(
+    wsolbench: Command, tmp_path: Path
+) -> None:
+    named = ("status", "drop-rat", "--results", tmp_path / "kept")
+    nothing = wsolbench(*named).err
+    Store(tmp_path / "kept").add(TRIALS[0])
+    name = TRIALS[0].id
+
+    slip, near, words = (
+        wsolbench("status", *of, *named[2:]) for of in (["drop-rat"], [f"x{name[1:]}"], [name, "lr=1"])
+    )
+
+    assert (slip.code, near.code, words.code) == (2, 2, 2)
+    start = f"error: no sweep, and no trial in '{tmp_path}/kept', is called"
+    assert nothing.startswith(f"{start} 'drop-rat', did you mean 'drop-rate'? The sweeps are: backbone, drop-rate, ")
+    assert nothing.endswith("table3\n")
+    assert slip.err.endswith("table3; `wsolbench status` lists the trials\n")
+    assert near.err.startswith(f"{start} 'x{name[1:]}', did you mean '{name}'? ")
+    assert words.err == f"error: {name!r} is a trial, which has all settings already: leave the KEY=VALUE words out\n"
+
+
 @pytest.mark.usefixtures("submitted")
 def test_status_does_without_a_cluster(wsolbench: Command, fake: FakeSlurm) -> None:
     fake.remove("squeue")
