@@ -854,6 +854,19 @@ def test_score_refuses_words_that_would_do_nothing(
     assert (ended.code, said in ended.err) == (2, True)
 
 
+@pytest.mark.parametrize("share", ["0", "-0.5", "1", "1.5", "nan", "inf"])
+def test_score_refuses_a_share_that_is_none(wsolbench: Command, share: str) -> None:
+    of = ("--dataset", "shapes", "--protocol", "wsolbench", "--share", share)
+
+    ended = wsolbench("score", "--baseline", "centre", *of)
+
+    assert ended.code == 2
+    assert (
+        ended.err
+        == f"error: --share must be above 0 and below 1, not {share}: a share of each class's training images\n"
+    )
+
+
 def test_score_refuses_a_share_of_training_images_where_others_are_held_out(wsolbench: Command, tmp_path: Path) -> None:
     data = fake_data.wsolevaluation(tmp_path / "data")
     of = ("--dataset", "wsolevaluation", "-o", "collection=CUB", "--data", data)

@@ -25,7 +25,7 @@ Normalise = Annotated[
 ]
 Share = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="of each class's training images is held out, 0.1 unless said or others are"),
+    typer.Option(help="of each class's training images is held out, above 0 and below 1; 0.1 unless others are"),
 ]
 SCALED = "every score map was scaled to [0, 1] by its own least and greatest score"
 AS_THEY_ARE = "score maps were taken as they are, all within [0, 1]; --normalise always scales each to its own range"
@@ -84,6 +84,8 @@ def _asked(given: Mapping[str, Any]) -> tuple[protocols.Protocol, "Dataset"]:
     from wsolbench import score as scoring  # noqa: PLC0415  imports torch
 
     problems: list[str] = []
+    if (share := given["share"]) is not None and not 0 < share < 1:
+        problems.append(f"--share must be above 0 and below 1, not {share:g}: a share of each class's training images")
     with Collecting(problems):
         rule = protocols.protocol(given["protocol"])
         _refuse_idle(given, chosen=rule.threshold == "held_out")
