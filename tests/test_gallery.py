@@ -239,10 +239,15 @@ def test_what_a_gallery_needs_and_is_not_there_is_told(trained: Trained, tmp_pat
     bare = Store(tmp_path / "bare")
     bare.add(trial)
     shutil.copytree(Store(place.results).path(trial.id), bare.path(trial.id), dirs_exist_ok=True)
-    (bare.arrays_folder(trial.id) / "scoremaps.npz").unlink()
+    folder = bare.arrays_folder(trial.id)
+    (folder / "scoremaps.npz").unlink()
     other = fake_data.cub(tmp_path / "other", per_class=10)
 
-    with pytest.raises(InputError, match="no score maps"):
+    with pytest.raises(InputError, match=r"no scoremaps.npz in .*: `wsolbench run --fresh` makes them again"):
+        gallery.of_trial(trial.id, Place(bare.folder, cub))
+    shutil.copy(Store(place.results).arrays_folder(trial.id) / "scoremaps.npz", folder)
+    (folder / "predictions.npz").unlink()
+    with pytest.raises(InputError, match=r"no predictions.npz in .*: `wsolbench run --fresh` makes them again"):
         gallery.of_trial(trial.id, Place(bare.folder, cub))
     with pytest.raises(InputError, match="other images or labels"):
         gallery.of_trial(trial.id, replace(place, data=other))

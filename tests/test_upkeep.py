@@ -175,6 +175,16 @@ def test_repair_puts_broken_files_by_and_the_trial_runs_again(kept: Store, wsolb
     assert set(told(kept).values()) == {"note"}
 
 
+def test_a_record_stays_done_without_its_arrays_and_fsck_says_what_makes_them(kept: Store, wsolbench: Command) -> None:
+    flip(kept.path(TRIAL.id, "predictions.npz"), 0.3)
+    record = kept.record(TRIAL.id)
+
+    ended = wsolbench("fsck", "--results", kept.folder, "--repair", "--yes")
+
+    assert "and `wsolbench run --fresh` makes it again; tables and `status` do without" in ended.out
+    assert (kept.state(TRIAL.id), kept.record(TRIAL.id)) == ("done", record)
+
+
 def test_repair_asks(kept: Store, wsolbench: Command) -> None:
     flip(kept.path(TRIAL.id, "record.json"))
 

@@ -45,7 +45,7 @@ def findings(store: Store) -> Iterator[Finding]:
 
 
 def repair(found: Finding) -> Path:
-    """Put a broken file by under another name, so that it is made again where it is needed; returns that name."""
+    """Put a broken file by under another name, so that nothing reads it; returns that name."""
     seal = files.seal(found.path)
     target = files.put_by(found.path, "corrupt")
     if found.path.parent.name == "checkpoint" and seal.exists():

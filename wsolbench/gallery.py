@@ -185,14 +185,22 @@ def of_trial(trial_id: str, place: Place, read: Callable[[Mapping[str, Any], Pla
     said, maps = store.arrays(trial_id, "predictions.npz"), store.arrays(trial_id, "scoremaps.npz")
     key = f"{protocols.protocol(protocol).geometry}/test"
     if key not in maps or f"{protocol}/iou" not in said:
-        lack = "boxes: its data set has none" if key in maps else "score maps in its folder of results"
-        raise InputError(f"trial {trial_id} has no {lack}; a gallery is made of them")
+        raise InputError(f"trial {trial_id} has no {_lack(record['results'][protocol], protocol, said, maps)}")
     split = (read or test_split)(record["trial"], place)
     if (said["ids"].tolist(), said["labels"].tolist()) != (list(split.ids), split.labels.tolist()):
         raise InputError(f"the data set has other images or labels than trial {trial_id} was tested on")
     arrays = {name: said[f"{protocol}/{name}"] for name in ("box", "iou", "error")}
     arrays |= {name: said[f"{key}/{name}"] for name in ("top5", "probabilities")}
     return Seen(record, protocol, split, {**arrays, "score_maps": maps[key]})
+
+
+def _lack(metrics: Mapping[str, float], protocol: str, said: Mapping[str, Any], maps: Mapping[str, Any]) -> str:
+    """What a gallery lacks of a trial, and what to do about it."""
+    if "gt_known_loc" not in metrics:
+        return "boxes: its data set has none; a gallery is made of them"
+    lost = [name for name, found in (("predictions.npz", said), ("scoremaps.npz", maps)) if not found]
+    what = " and ".join(lost) or f"score maps and boxes of {protocol}"
+    return f"{what} in its folder of results; a gallery is made of them: `wsolbench run --fresh` makes them again"
 
 
 def test_split(trial: Mapping[str, Any], place: Place) -> Split:

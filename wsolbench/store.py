@@ -284,6 +284,9 @@ def told(path: Path, trial_id: str) -> tuple[dict[str, Any] | None, str | None]:
     return body, None
 
 
+_FRESH = "and `wsolbench run --fresh` makes it again; tables and `status` do without"
+
+
 def read_arrays(path: Path) -> dict[str, Any]:
     """The arrays of a file of `Store.put_arrays`; empty if there is none; raises `BrokenRecordError`."""
     import numpy as np  # noqa: PLC0415  status and reports do without
@@ -297,7 +300,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
         whole = False
     if not whole:
-        raise BrokenRecordError(f"{path} is damaged; `wsolbench fsck --repair` puts it by, and it is made again")
+        raise BrokenRecordError(f"{path} is damaged; `wsolbench fsck --repair` puts it by, {_FRESH}")
     return arrays
 
 

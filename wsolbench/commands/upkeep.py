@@ -35,7 +35,9 @@ def fsck(
         for finding in broken:
             say(f"{finding.path} is now {checks.repair(finding).name}")
     elif broken:
-        say("`wsolbench fsck --repair` renames broken files; their trials then run again, from what is whole")
+        say(
+            "`wsolbench fsck --repair` renames broken files; trials without a record then run again, from what is whole"
+        )
     raise typer.Exit(INCOMPLETE if wrong else 0)
 
 
