@@ -25,7 +25,11 @@ def cancel(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only list them")] = False,
 ) -> None:
-    """End the jobs of a sweep or a trial, in the queue and on this machine; checkpoints stay."""
+    """End the jobs of a sweep or a trial, in the queue and on this machine; checkpoints stay.
+
+    A sweep that runs on this machine stops whole where all trials that it holds are asked for, with the words that
+    began it.
+    """
     found = Store(results)
     specs = _targets.trials(target, pairs, found)
     standings = watch.standings(found, specs, _targets.queue(found, specs))

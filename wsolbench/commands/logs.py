@@ -20,7 +20,7 @@ def logs(
         bool, typer.Option("--follow", "-f", help="go on as it grows, until the trial has ended")
     ] = False,
 ) -> None:
-    """Print what the last job and attempt of a trial wrote."""
+    """Print what the last job, attempt and worker of a trial wrote; `run` keeps a log of its failure only."""
     found = Store(results)
     name = found.whole(trial_id)
     shown: dict[Path, int] = {}

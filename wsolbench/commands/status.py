@@ -27,7 +27,10 @@ def status(
     keep_on: Annotated[bool, typer.Option("--watch", help="look again every 10 s, until nothing is at work")] = False,
     as_json: Json = False,
 ) -> None:
-    """What the files and the cluster's queue say of each trial: state, epochs, time left, job, note."""
+    """What the files and the cluster's queue say of each trial: state, epochs, time left, job, note.
+
+    Of a sweep, with the words that began it, also the trials that have not begun; without a name, of all in the folder.
+    """
     found = Store(results)
     named = {} if target is None else _targets.trials(target, pairs, found)
     ids = found.ids() if target is None else list(named)
