@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsolbench import documents, formats, plugins, report, table_file
@@ -439,6 +439,7 @@ def test_a_name_with_an_underscore_stays_legible() -> None:
     assert "dataset tiny_birds" in md.render(built([{**r, "dataset": "tiny_birds"} for r in full()]))
 
 
+@settings(max_examples=25)
 @given(st.randoms(use_true_random=False), st.lists(st.integers(0, 40), max_size=8))
 def test_the_bytes_do_not_depend_on_the_order_of_records(random: Any, repeated: list[int]) -> None:
     records = [
