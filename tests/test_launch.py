@@ -18,6 +18,7 @@ from wsolbench.errors import InputError
 from wsolbench.launch import Progress
 from wsolbench.place import Place
 from wsolbench.resources import Resources
+from wsolbench.stop import Stopped
 from wsolbench.store import Store
 from wsolbench.trial import Trial
 
@@ -223,6 +224,31 @@ def test_interrupted_sweep_leaves_its_trials_interrupted(place: Place, monkeypat
         launched([trial], place, "debug")
 
     assert Store(place.results).state(trial.id) == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_sweep_that_is_stopped_in_its_own_process_runs_no_trial_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    step, trials, steps = torch.optim.SGD.step, [trial_of(), trial_of(seed=1)], []
+
+    def stopping(*given: Any) -> Any:
+        steps.append(given)
+        if len(steps) == 1:
+            os.kill(os.getpid(), number)
+        return step(*given)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", stopping)
+
+    with pytest.raises((KeyboardInterrupt, Stopped)):
+        launched(trials, place, "debug")
+
+    assert len(steps) == 1
+    assert [Store(place.results).state(trial.id) for trial in trials] == [
+        {signal.SIGINT: "interrupted", signal.SIGTERM: "preempted"}[number],
+        "new",
+    ]
+    assert [claims.newest(Store(place.results), trial.id) for trial in trials] == [None, None]
 
 
 def test_results_folder_that_is_a_file_is_told(place: Place) -> None:

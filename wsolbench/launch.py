@@ -201,6 +201,10 @@ class _Jobs:
 
     def cancel(self) -> None:
         """Stop all jobs and wait for them; what they have trained is in their checkpoints. Kill who remains."""
+        if self.cluster == "debug":  # the one that ran in this process has stopped, and a look would run the others
+            for claim in self.held.values():
+                claim.withdraw()
+            return
         self.crew.tell(signal.SIGTERM)
         self._await()
         for trial in self.jobs:
