@@ -88,6 +88,16 @@ def test_a_convolution_of_one_pixel_is_the_same_as_a_product_of_matrices(bias: b
     assert torch.equal(layer(images), in_fp32)
 
 
+def test_a_convolution_of_one_pixel_takes_one_image_without_a_batch() -> None:
+    layer, image = nn.Conv2d(6, 4, 1), torch.randn(6, 5, 3)
+    arithmetic.quicken(layer)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        alone, together = layer(image), layer(image[None])
+
+    assert torch.equal(alone, together[0])
+
+
 OTHERS = [
     {"kernel_size": 3, "groups": 4},
     {"kernel_size": 3, "stride": 2},

@@ -63,4 +63,4 @@ def _rounded(layer: nn.Conv2d, maps: Tensor) -> Tensor:
 
 def _product(layer: nn.Conv2d, maps: Tensor) -> Tensor:
     """Pixels by channels times channels by channels."""
-    return F.linear(maps.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias).permute(0, 3, 1, 2)
+    return F.linear(maps.movedim(-3, -1), layer.weight.flatten(1), layer.bias).movedim(-1, -3)
