@@ -370,6 +370,17 @@ def test_a_protocol_that_finished_trials_cannot_be_scored_by_is_told_before_the_
     assert sorted((tmp_path / "results").glob("*/*")) == before
 
 
+@pytest.mark.parametrize("key", ["data", "weights"])
+def test_a_path_that_no_system_has_is_told(wsolbench: Command, quick: list[str], key: str) -> None:
+    others = [word for word in quick if not word.startswith(f"{key}=")]
+
+    ended = wsolbench("run", *others, f"{key}={'a' * 300}.pt")
+
+    assert ended.code == 4
+    assert "File name too long" in ended.err
+    assert "Traceback" not in ended.err
+
+
 def test_results_folder_that_is_a_file_exits_2(wsolbench: Command, quick: list[str], tmp_path: Path) -> None:
     (tmp_path / "results").touch()
 

@@ -13,8 +13,8 @@ from wsolbench.console import ENVIRONMENT, INTERRUPTED, USAGE, app, say, say_pro
 from wsolbench.errors import InputError
 from wsolbench.slurm import NoAnswerError
 
-_NO_PLACE = {*files.FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT}
-"""What the system says where a file cannot be written there."""
+_NO_PLACE = {*files.FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG}
+"""What the system says where a file cannot be written there, or be at all."""
 
 for group in plugins.names(commands):
     plugins.load(commands, group)
