@@ -468,6 +468,17 @@ def test_wrong_seeds_are_told(wsolbench: Command, tmp_path: Path, seeds: str) ->
     assert f"--seeds must be like 0-4 or 0,1,2, not {seeds!r}" in ended.err
 
 
+def test_wrong_flags_words_and_settings_of_a_sweep_are_told_at_once(wsolbench: Command, tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "trials: [{method: camm}]\n")
+
+    ended = wsolbench("sweep", file, "device=gpu", "--retry", "faild", "--seeds", "a")
+
+    assert ended.code == 2
+    told = ("device must be ", "--retry knows ", "--seeds must be ", "no method 'camm'")
+    assert [sum(each in line for line in ended.err.splitlines()) for each in told] == [1, 1, 1, 1], ended.err
+    assert not (tmp_path / "results").exists()
+
+
 def test_seeds_without_end_are_refused(wsolbench: Command, tmp_path: Path) -> None:
     ended = wsolbench("sweep", sweep_file(tmp_path), "-n", f"--seeds=0-{'9' * 100}")
 
@@ -660,6 +671,18 @@ def test_all_files_that_are_not_there_are_told_at_once(wsolbench: Command, comma
     assert [line.partition(".")[0] for line in ended.err.splitlines()] == [
         "error: no file 'one'",
         "error: no file 'two'",
+    ]
+
+
+@pytest.mark.parametrize("command", ["report", "figure"])
+def test_wrong_words_files_and_formats_are_told_at_once(wsolbench: Command, command: str) -> None:
+    ended = wsolbench(command, "one", "protocol=two", "--format", "three")
+
+    assert ended.code == 2
+    assert sorted(line.partition(".")[0] for line in ended.err.splitlines()) == [
+        "error: no file 'one'",
+        "error: no format 'three'",
+        "error: no protocol 'two'",
     ]
 
 

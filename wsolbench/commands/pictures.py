@@ -10,7 +10,7 @@ import typer
 
 from wsolbench import files, shipped, store, words
 from wsolbench.console import INCOMPLETE, Json, Results, app, say
-from wsolbench.errors import InputError, each, nearest
+from wsolbench.errors import Collecting, InputError, each, nearest
 from wsolbench.known import EVERY_THRESHOLD
 from wsolbench.store import Store
 
@@ -30,13 +30,19 @@ def figure(
 ) -> None:
     """Draw the figures of figures/*.yaml from the finished trials: means, their spread, and every trial as a dot."""
     names = [word for word in name if "=" not in word]
-    filters = words.trial_filters(words.values(word for word in name if "=" in word))
     if not names:
         raise InputError(f"name a figure; there are: {', '.join(shipped.names('figures'))}")
     from wsolbench import drawing, figures  # noqa: PLC0415  `--help` does without matplotlib
 
-    asked = _listed(forms, get_args(drawing.Format), "format")
-    paths = each(partial(shipped.find, "figures"), names).values()
+    problems: list[str] = []
+    with Collecting(problems):
+        filters = words.trial_filters(words.values(word for word in name if "=" in word))
+    with Collecting(problems):
+        asked = _listed(forms, get_args(drawing.Format), "format")
+    with Collecting(problems):
+        paths = each(partial(shipped.find, "figures"), names).values()
+    if problems:
+        raise InputError(*problems)
     known = Store(results)
     rows = store.rows(known.outcomes(), filters.get("protocol"))
     plans = {path.stem: plan for path, plan in each(lambda path: figures.read(path, rows), paths).items()}

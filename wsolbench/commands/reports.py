@@ -12,7 +12,7 @@ import typer
 from wsolbench import documents, formats, plugins, protocols, shipped, store, words
 from wsolbench.asked import Asked
 from wsolbench.console import INCOMPLETE, Json, Pairs, Results, app, say
-from wsolbench.errors import InputError, each
+from wsolbench.errors import Collecting, InputError, each
 from wsolbench.store import Store
 from wsolbench.table import Report
 
@@ -34,13 +34,19 @@ def report(
 ) -> None:
     """The tables of reports/*.yaml from the finished trials: as text here, and as files."""
     names = [word for word in file if "=" not in word]
-    given = words.values(word for word in file if "=" in word)
     if not names:
         raise InputError(f"name a report; there are: {', '.join(shipped.names('reports'))}")
-    asked = Asked(str(results), words.trial_filters(given), words.to_repeat(given), paper, quote, more)
-    paths = each(partial(shipped.find, "reports"), names).values()
     wanted = [word.strip() for word in formats_.split(",")]
-    each(partial(plugins.load, formats), wanted)
+    problems: list[str] = []
+    with Collecting(problems):
+        given = words.values(word for word in file if "=" in word)
+        asked = Asked(str(results), words.trial_filters(given), words.to_repeat(given), paper, quote, more)
+    with Collecting(problems):
+        paths = each(partial(shipped.find, "reports"), names).values()
+    with Collecting(problems):
+        each(partial(plugins.load, formats), wanted)
+    if problems:
+        raise InputError(*problems)
     known = Store(results)
     index = known.index()
     left_out = {**index.broken, **index.unreadable}

@@ -16,7 +16,7 @@ from wsolbench.cluster import RETRIES, Wish
 from wsolbench.commands import _clusters
 from wsolbench.commands.reports import print_report
 from wsolbench.console import FAILED, INCOMPLETE, Pairs, Results, app, say
-from wsolbench.errors import InputError
+from wsolbench.errors import Collecting, InputError
 from wsolbench.memory import lasting
 from wsolbench.place import Place
 from wsolbench.slurm import NoAnswerError
@@ -70,8 +70,8 @@ def sweep(
     asked = _asked(locals(), words.values(sbatch or ()))
     with _workers(results, here=where == "local" and not dry_run) as crew:
         with words.asked(pairs, results) as (settings, place):
-            limits, path, only = (_retried(retry), max_parallel), shipped.find("sweeps", file), words.seeds(seeds)
-            plan = _read(path, settings, place.weights, only)
+            retried, plan = _planned(file, retry, seeds, settings, place.weights)
+        limits = retried, max_parallel
         if where == "slurm":
             _on_cluster(plan, place, Wish(asked, *limits, wait, yes, snapshot), dry_run)
         flags = [*asked, *(["wait"] * wait), *(["snapshot"] * snapshot)]
@@ -83,6 +83,23 @@ def sweep(
             _here(plan, place, where, limits, crew)
     for trial in plan.trials:
         print(trial.id, Store(results).state(trial.id), json.dumps(trial.row()))
+
+
+def _planned(
+    file: str, retry: str | None, seeds: str | None, settings: Mapping[str, Any], weights: Path | None
+) -> tuple[list[str] | None, "Sweep"]:
+    """What to run again, and the sweep; `InputError` has all that is wrong with either."""
+    problems: list[str] = []
+    only = None
+    with Collecting(problems):
+        retried = _retried(retry)
+    with Collecting(problems):
+        only = words.seeds(seeds)
+    with Collecting(problems):
+        plan = _read(shipped.find("sweeps", file), settings, weights, only)
+    if problems:
+        raise InputError(*problems)
+    return retried, plan
 
 
 @lasting()
