@@ -844,6 +844,14 @@ def test_mistakes_of_a_score_are_told_at_once(wsolbench: Command) -> None:
     assert all(f"error: {said}" in ended.err for said in told), ended.err
 
 
+def test_no_mistake_of_a_score_hides_another(wsolbench: Command) -> None:
+    ended = wsolbench("score", "--dataset", "cubb", "--protocol", "none", "-o", "size=[")
+
+    assert ended.code == 2
+    told = ["no protocol 'none'", "name a folder of score maps, or a --baseline", "no dataset 'cubb'", "size: '['"]
+    assert [ended.err.count(f"error: {said}") for said in told] == [1, 1, 1, 1], ended.err
+
+
 def test_score_refuses_to_choose_on_what_it_scores(wsolbench: Command, cub: Path) -> None:
     asked = ("--dataset", "cub", "--data", cub, "--protocol", "wsolbench", "--split", "train")
 

@@ -88,23 +88,26 @@ def _asked(given: Mapping[str, Any]) -> tuple[protocols.Protocol, "Dataset"]:
         problems.append(f"--share must be above 0 and below 1, not {share:g}: a share of each class's training images")
     with Collecting(problems):
         rule = protocols.protocol(given["protocol"])
-        _refuse_idle(given, chosen=rule.threshold == "held_out")
+    with Collecting(problems):
+        _refuse_idle(given, chosen=bool(problems) or rule.threshold == "held_out")
     with Collecting(problems):
         scoring.refuse_out(given["out"])
     with Collecting(problems):
+        plugins.load(datasets, given["dataset"])  # its options may hide that it is not there
+    with Collecting(problems):
         found = plugins.make(datasets, given["dataset"], words.values(given["pairs"] or ()))
     if problems:
-        raise InputError(*problems)
+        raise InputError(*dict.fromkeys(problems))
     return rule, found
 
 
 def _refuse_idle(given: Mapping[str, Any], *, chosen: bool) -> None:
-    """Refuse options that would do nothing; `chosen`: the threshold is, on held-out images."""
-    if (given["folder"] is None) == (given["baseline"] is None):
-        raise InputError("name a folder of score maps, or a --baseline")
-    of_maps = () if given["folder"] else ("space", "normalise", "held_out")
+    """Refuse options that would do nothing; `chosen`: the threshold is, or may be, on held-out images."""
+    one = (given["folder"] is None) != (given["baseline"] is None)
+    problems = [] if one else ["name a folder of score maps, or a --baseline"]
+    of_maps = () if given["baseline"] is None else ("space", "normalise", "held_out")
     of_choice = () if chosen else ("held_out", "share")
-    problems = [f"{_flag(name)} is for score maps of a folder" for name in of_maps if given[name] is not None]
+    problems += [f"{_flag(name)} is for score maps of a folder" for name in of_maps if given[name] is not None]
     choice = "is for a protocol that chooses its threshold on held-out images"
     problems += [f"{_flag(name)} {choice}" for name in of_choice if given[name] is not None]
     if problems:
