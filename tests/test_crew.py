@@ -170,6 +170,19 @@ def test_control_c_while_a_sweep_is_planned_leaves_nothing(start: Start, slow_sw
 
 
 @pytest.mark.faults
+def test_sigterm_while_a_sweep_is_planned_leaves_nothing(start: Start, slow_sweep: Path) -> None:
+    results = slow_sweep.parent / "results"
+    launcher = start("sweep", slow_sweep, "--results", results)
+    until(lambda: processes(results))
+
+    os.kill(launcher.pid, signal.SIGTERM)
+
+    assert launcher.wait(20) == 130
+    assert "Traceback" not in launcher.stderr.read()
+    assert (results.exists(), processes(results)) == (False, [])
+
+
+@pytest.mark.faults
 def test_workers_end_with_a_launcher_that_is_killed_while_it_plans(start: Start, slow_sweep: Path) -> None:
     results = slow_sweep.parent / "results"
     launcher = start("sweep", slow_sweep, "--results", results)

@@ -17,7 +17,7 @@ import submitit
 from wsolbench import workers
 from wsolbench.attempts import here
 from wsolbench.errors import InputError
-from wsolbench.stop import held_back
+from wsolbench.stop import held_back, terminable
 from wsolbench.store import JOBS
 from wsolbench.submission import jobs_folder
 from wsolbench.trial import Trial
@@ -122,21 +122,23 @@ class Crew:
 def ahead(results: Path) -> Iterator[Crew]:
     """Meanwhile workers import what trials need, though nobody knows yet whether there is one.
 
-    They leave no trace if there is none. That they cannot start is told to whoever hands them a trial.
+    They leave no trace if there is none, nor if a signal ends the planning. That they cannot start is told to whoever
+    hands them a trial.
     """
     folders = (results / JOBS, results, *results.parents)
     absent = [folder for folder in folders if not os.path.exists(folder)]  # noqa: PTH110  pathlib raises at what is hidden
     crew = Crew(results)
-    try:
-        with suppress(OSError, InputError):
-            crew.begin()
-        yield crew
-    finally:
-        if not crew.count and not crew.told:
-            with held_back(signal.SIGINT), suppress(OSError):
-                crew.vanish()
-                for folder in absent:
-                    folder.rmdir()
+    with terminable():
+        try:
+            with suppress(OSError, InputError):
+                crew.begin()
+            yield crew
+        finally:
+            if not crew.count and not crew.told:
+                with held_back(signal.SIGINT, signal.SIGTERM), suppress(OSError):
+                    crew.vanish()
+                    for folder in absent:
+                        folder.rmdir()
 
 
 @contextmanager

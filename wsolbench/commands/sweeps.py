@@ -105,7 +105,7 @@ def _planned(
 @lasting()
 def _read(path: Path, settings: Mapping[str, Any], weights: Path | None, seeds: Sequence[int] | None) -> "Sweep":
     """As `sweep.read`, which takes a second to import; a Control-C would leave libraries half imported."""
-    with held_back(signal.SIGINT):
+    with held_back(signal.SIGINT, signal.SIGTERM):
         from wsolbench import sweep as sweeps  # noqa: PLC0415  imports torch
 
     return sweeps.read(path, settings, weights, seeds)
