@@ -785,10 +785,14 @@ def test_a_finished_sweep_says_what_to_try_next(wsolbench: Command, tmp_path: Pa
         f"data={fake_data.cub(tmp_path / 'cub', per_class=8)}",
         "--cluster",
         "debug",
+        "--results",
+        "my results",
     )
 
     assert ended.code == 0
-    assert ended.err.splitlines()[-1].startswith("next: wsolbench sweep ")
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("next: wsolbench sweep ")
+    assert last.endswith(" --results 'my results'")
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_of_the_environment(wsolbench: Command, quick: list[str]) -> None:

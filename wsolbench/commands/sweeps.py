@@ -1,6 +1,7 @@
 """`sweep`: the trials of a file, here or on a cluster."""
 
 import json
+import shlex
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -208,7 +209,7 @@ def _check_data(plan: "Sweep", place: Place) -> None:
 def _next(plan: "Sweep", place: Place) -> str:
     """What to try after a sweep."""
     others = [name for name in shipped.names("sweeps") if name != plan.name]
-    results = "" if place.results == Path("results") else f" --results {place.results}"
+    results = "" if place.results == Path("results") else f" --results {shlex.quote(str(place.results))}"
     return f"next: wsolbench sweep {others[0]}{results}" if others else f"next: wsolbench status{results}"
 
 
