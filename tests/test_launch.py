@@ -346,6 +346,7 @@ def sweep_file(folder: Path, **axes: list[Any]) -> Path:
 Start = Callable[..., Any]
 
 
+@pytest.mark.faults
 def test_two_launchers_at_once_give_one_record_a_trial(start: Start, tmp_path: Path, cub: Path) -> None:
     file = sweep_file(tmp_path, seed=[0, 1, 2])
     words = ["sweep", file, f"data={cub}", "--results", tmp_path / "results", "--cluster", "debug"]
@@ -530,6 +531,7 @@ def test_trial_of_a_job_is_left_to_it_while_nobody_can_ask(fake: FakeSlurm, plac
     assert left[trial].endswith(f"if it is gone, remove {claim.folder}")
 
 
+@pytest.mark.faults
 def test_two_launchers_at_once_here_and_on_the_cluster_have_each_trial_once(fake: FakeSlurm, place: Place) -> None:
     trials = [trial_of(seed=seed) for seed in range(4)]
     for trial in trials[:2]:
