@@ -1,12 +1,14 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from wsolbench import arithmetic, folding
+from wsolbench import arithmetic, extract, folding, loop
 from wsolbench.backbone import Backbone
-from wsolbench.method import Method, Net, build
+from wsolbench.batches import Batch
+from wsolbench.method import Head, Method, Net, Output, build
 
 
 class Body(nn.Module):
@@ -133,3 +135,86 @@ def test_all_is_as_before_after_an_error() -> None:
     assert arithmetic.is_own(body.conv)
     assert "forward" not in vars(body.norm)
     assert not body.conv._forward_hooks
+
+
+class Scaled(Head):
+    """Classifies the normalised map; its score maps are asked for by nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.classifier = nn.BatchNorm2d(4), nn.Linear(4, 2)
+
+    def forward(self, maps: Mapping[str, Tensor], labels: Tensor | None) -> Output:
+        """Scores from the pooled map."""
+        del labels
+        return Output(self.classifier(self.norm(maps["last"]).relu().mean((2, 3))))
+
+
+def test_an_extractor_reads_the_same_map_off_a_network() -> None:
+    net, extractor = net_of(Body(lambda _, made: made)), extract.extractor("layercam")
+    net.head = Scaled().eval()
+    batch = Batch(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), ("a", "b"))
+    ((_, expected),) = loop.predict(net, [batch], torch.device("cpu"), extractor)
+
+    with folding.folded(net, 8, extractor):
+        ((_, found),) = loop.predict(net, [batch], torch.device("cpu"), extractor)
+
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_head_is_told_the_labels_while_it_is_seen_what_may_be_folded() -> None:
+    net, told = net_of(Body()), list[Tensor | None]()
+    forward = net.head.forward
+    net.head.forward = lambda maps, labels: told.append(labels) or forward(maps, labels)  # type: ignore[method-assign]
+
+    folding.pairs(net, 8)
+
+    assert [labels is not None and labels.tolist() for labels in told] == [[0]]
+
+
+def test_a_network_that_fails_of_an_empty_image_is_left_alone() -> None:
+    def crop(body: Body, made: Tensor) -> Tensor:
+        assert made.std((2, 3)).max() > 1e-6, "there is nothing on this image"
+        return body.norm(made)
+
+    net, images = net_of(Body(crop)), torch.randn(2, 3, 8, 8)
+    expected = net(images).logits
+
+    with folding.folded(net, 8):
+        assert torch.equal(net(images).logits, expected)
+
+
+def test_a_network_that_trains_in_evaluation_is_left_alone() -> None:
+    class Adapting(Body):
+        def train(self, mode: bool = True) -> "Adapting":
+            super().train(mode)
+            self.norm.train()
+            return self
+
+    net, images = net_of(body := Adapting()), torch.randn(2, 3, 8, 8)
+    statistics = body.norm.get_buffer("running_mean").clone()
+    expected = net(images).logits
+    body.norm.running_mean = statistics.clone()
+
+    with folding.folded(net, 8):
+        assert torch.equal(body.norm.running_mean, statistics)
+        assert torch.equal(net(images).logits, expected)
+
+
+def test_a_normalisation_may_be_called_by_keyword() -> None:
+    assert of_names(net_of(Body(lambda body, made: body.norm(input=made)))) == {}
+
+
+@pytest.mark.parametrize("swapped", ["conv", "norm"])
+def test_a_layer_that_computes_with_other_weights_than_its_own_is_left_alone(swapped: str) -> None:
+    def average(body: Body, images: Tensor) -> Tensor:
+        layers = {"conv": body.conv, "norm": body.norm}
+        for name, layer in layers.items():
+            weights = {"weight": layer.weight / 2} if name == swapped else {}
+            images = functional_call(layer, weights, images)
+        return images
+
+    body = Body()
+    body.forward = lambda images: average(body, images)  # type: ignore[method-assign]
+
+    assert of_names(net_of(body)) == {}

@@ -103,7 +103,7 @@ class Evaluator:
             size = 2 * self.trial.batch_size  # without gradients maps are not kept
             batches = test_batches(pixels, size, net.backbone.normalisation, self.place.workers)
             extractor = extract.extractor(self.trial.extract)
-            with folded(net, self.trial.image_size):
+            with folded(net, self.trial.image_size, extractor):
                 found = evaluation.collect(loop.predict(net, self.stop.heeding(batches), self.device, extractor))
             self.stop.check()
             self.passes[key] = found

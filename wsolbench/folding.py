@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -12,7 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from wsolbench import arithmetic
+from wsolbench import arithmetic, loop
+from wsolbench.batches import Batch
 from wsolbench.method import Net
 
 Pairs: TypeAlias = dict[nn.Conv2d, nn.BatchNorm2d]
@@ -20,16 +22,17 @@ Pairs: TypeAlias = dict[nn.Conv2d, nn.BatchNorm2d]
 
 
 @contextmanager
-def folded(net: Net, side: int) -> Iterator[None]:
+def folded(net: Net, side: int, extractor: type[Any] | None = None) -> Iterator[None]:
     """Meanwhile the network, in evaluation, scales and shifts in its convolutions: its scores differ in last digits.
 
     Args:
         net: none of its weights is changed, but in training it would not be the same network.
         side: of its square images, pixels.
+        extractor: what reads the score maps, as of `loop.predict`.
     """
     net.eval()
     forwards: dict[nn.Module, Any] = {}
-    for convolution, norm in pairs(net, side).items():
+    for convolution, norm in pairs(net, side, extractor).items():
         forwards |= {convolution: _fused(convolution, norm), norm: _same}
     before = {layer: vars(layer).get("forward") for layer in forwards}
     try:
@@ -43,32 +46,40 @@ def folded(net: Net, side: int) -> Iterator[None]:
                 layer.forward = own
 
 
-@torch.no_grad()
-def pairs(net: Net, side: int) -> Pairs:
-    """What may be folded, as an empty image tells that passes through the network, in evaluation."""
+def pairs(net: Net, side: int, extractor: type[Any] | None = None) -> Pairs:
+    """What may be folded, as an empty image tells that is evaluated as all are; nothing where that cannot tell."""
     layers = [layer for layer in net.modules() if _is_plain(layer)]
-    if not any(isinstance(layer, nn.BatchNorm2d) for layer in layers):
+    trains = any(layer.training for layer in net.modules())  # even now: each image changes what it computes
+    if trains or not any(isinstance(layer, nn.BatchNorm2d) for layer in layers):
         return {}
+    own = _tensors(net)
     calls: Counter[nn.Module] = Counter()
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by the id of the output, which is kept: no other gets its id
     readers: dict[nn.Conv2d, nn.BatchNorm2d] = {}
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[layer] += 1
+        calls[layer] += 1 if _tensors(layer) <= own else 2  # weights that a method swaps in are not those to fold
         if isinstance(layer, nn.Conv2d):
             made[id(output)], reads[id(output)] = (layer, output), 0
-        elif isinstance(layer, nn.BatchNorm2d) and id(inputs[0]) in made:
+        elif isinstance(layer, nn.BatchNorm2d) and inputs and id(inputs[0]) in made:
             readers[made[id(inputs[0])][0]] = layer
 
     with ExitStack() as stack:
         reads = stack.enter_context(_Reads()).of
         for layer in layers:
             stack.callback(layer.register_forward_hook(note).remove)
-        images = torch.zeros(1, 3, side, side, device=next(net.parameters()).device)
-        output = net(images)
-        net.head.score_maps(output, torch.zeros(1, dtype=torch.long, device=images.device))
+        empty = Batch(torch.zeros(1, 3, side, side), torch.zeros(1, dtype=torch.long), ("an empty image",))
+        try:
+            list(loop.predict(net, [empty], next(net.parameters()).device, extractor))
+        except Exception:  # noqa: BLE001  it may fail of an empty image alone; else that of the others tells
+            return {}
     once = {layer for key, (layer, _) in made.items() if reads[key] == 1 and calls[layer] == 1}
     return {layer: norm for layer, norm in readers.items() if layer in once and calls[norm] == 1}
+
+
+def _tensors(module: nn.Module) -> set[int]:
+    """The ids of its weights and statistics."""
+    return {id(tensor) for tensor in chain(module.parameters(), module.buffers())}
 
 
 class _Reads(TorchDispatchMode):
