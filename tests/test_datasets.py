@@ -1087,6 +1087,32 @@ def test_a_mask_is_above_0_in_the_numbers_that_it_stores(tmp_path: Path, kind: s
     assert (plane.dtype, plane.tolist()) == (np.bool_, (SQUARE == 1).tolist())
 
 
+GREY = Image.fromarray(np.where(SQUARE, 255, 128).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("mask", "ending", "clear"),
+    [
+        (palette_of(WHITE, (255, 0, 0)), "png", 0),
+        (palette_of(WHITE, (255, 0, 0)), "png", b"\x00\xff"),
+        (palette_of(WHITE, (255, 0, 0)), "gif", 0),
+        (palette_of(BLACK, BLACK, WHITE, numbers=2 - SQUARE), "png", 2),
+        (GREY, "png", 128),
+        (GREY.convert("RGB"), "png", (128, 128, 128)),
+        (Image.fromarray(SQUARE.astype(bool)), "png", 0),
+    ],
+    ids=["palette", "palette of opacities", "gif", "black palette", "grey", "colour", "1"],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_a_mask_file_declares_transparent_does_not_count(
+    tmp_path: Path, mask: Image.Image, ending: str, clear: object
+) -> None:
+    path = tmp_path / f"mask.{ending}"
+    mask.save(path, transparency=clear)
+
+    assert read_plane(path).tolist() == (SQUARE == 1).tolist()
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
 def test_an_empty_mask_has_no_pixel(tmp_path: Path, mode: str) -> None:
     Image.fromarray(NOTHING).convert(mode).save(tmp_path / "mask.png")

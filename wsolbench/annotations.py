@@ -368,10 +368,17 @@ def read_plane(path: Path) -> NDArray[np.bool_]:
     return above & (opacity > 0) if any(np.ptp(band) for band in bands) else opacity > 0
 
 
+_WITH_OPACITY = {"1": "LA", "L": "LA", "P": "PA", "RGB": "RGBA"}
+"""Modes whose numbers stay, beside an opacity."""
+
+
 def _as_stored(image: Image.Image) -> Image.Image:
     """An image whose bands are 0 where nothing is drawn, with opacity, if it has any, as band A."""
+    clear = "transparency" in image.info  # a colour or a palette's number, told beside the bands
     if image.mode in {"P", "PA"} and any((image.getpalette() or [])[:3]):
-        return image.convert("RGB" if image.mode == "P" else "RGBA")
+        return image.convert("RGB" if image.mode == "P" and not clear else "RGBA")
+    if clear and image.mode in _WITH_OPACITY:
+        return image.convert(_WITH_OPACITY[image.mode])
     plain = len(image.getbands()) == 1 or image.mode in {"LA", "PA", "RGB", "RGBA"}
     return image if plain else image.convert("RGB")  # black is not 0 in CMYK, nor in YCbCr
 
