@@ -470,6 +470,16 @@ def test_a_last_batch_that_can_train_is_no_matter(place: Place, setting: dict[st
     job.check(trial_of(**{**ALONE, "method": "cam", "batch_size": 11, **setting}), place)
 
 
+def test_a_head_that_looks_at_numbers_may_train_on_one_image(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = LONELY.replace("self.norm(found.logits)", "found.logits * found.logits.detach().numpy().max()")
+    folder = method_folder(tmp_path / "methods", looking=looking)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
+
+    job.check(trial_of(method="looking", batch_size=11, held_out=0), place)
+
+
 def test_place_without_room_to_write_is_told(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "results").touch()
 
