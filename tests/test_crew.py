@@ -153,29 +153,26 @@ def test_sweep_that_cannot_be_planned_leaves_nothing(start: Start, tmp_path: Pat
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("times", [1, 3, 30])  # the last: until it has ended
-def test_control_c_while_a_sweep_is_planned_leaves_nothing(start: Start, slow_sweep: Path, times: int) -> None:
+@pytest.mark.parametrize(
+    ("kill", "number", "times"),
+    [
+        (os.killpg, signal.SIGINT, 1),
+        (os.killpg, signal.SIGINT, 3),
+        (os.killpg, signal.SIGINT, 30),  # until it has ended
+        (os.kill, signal.SIGTERM, 1),
+    ],
+)
+def test_a_signal_while_a_sweep_is_planned_leaves_nothing(
+    start: Start, slow_sweep: Path, kill: Callable[[int, int], None], number: signal.Signals, times: int
+) -> None:
     results = slow_sweep.parent / "results"
     launcher = start("sweep", slow_sweep, "--results", results)
     until(lambda: processes(results))
 
     for _ in range(times):
         if launcher.poll() is None:
-            os.killpg(launcher.pid, signal.SIGINT)
+            kill(launcher.pid, number)
             time.sleep(0.05)
-
-    assert launcher.wait(20) == 130
-    assert "Traceback" not in launcher.stderr.read()
-    assert (results.exists(), processes(results)) == (False, [])
-
-
-@pytest.mark.faults
-def test_sigterm_while_a_sweep_is_planned_leaves_nothing(start: Start, slow_sweep: Path) -> None:
-    results = slow_sweep.parent / "results"
-    launcher = start("sweep", slow_sweep, "--results", results)
-    until(lambda: processes(results))
-
-    os.kill(launcher.pid, signal.SIGTERM)
 
     assert launcher.wait(20) == 130
     assert "Traceback" not in launcher.stderr.read()

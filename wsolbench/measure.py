@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from wsolbench import arithmetic, loop, memory
 from wsolbench.batches import Batch
 from wsolbench.errors import InputError
 from wsolbench.loop import Trainer
+from wsolbench.place import Device
 
-Device = Literal["auto", "cpu", "cuda"]
 Make = Callable[[], Trainer]
 Work = Callable[[Trainer, Batch], object]
 

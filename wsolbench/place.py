@@ -3,7 +3,9 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Place:
     results: Path
     data: Path | None = None
     weights: Path | None = None
-    device: str = "auto"
+    device: Device = "auto"
     workers: int = 0
     gpus: int = 0
     protocol: str | None = None

@@ -4,13 +4,13 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from wsolbench import documents, files, protocols
 from wsolbench.errors import Collecting, InputError, Problem
-from wsolbench.place import Place
+from wsolbench.place import Device, Place
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES: tuple[str, ...] = get_args(Device)
 
 PLACE: Mapping[str, str] = {
     "data": "FOLDER",

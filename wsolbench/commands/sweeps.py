@@ -196,11 +196,13 @@ def _check_data(plan: "Sweep", place: Place) -> None:
     known, shared = Store(place.results), job.Shared({})
     records = {record["id"]: record for record in known.records()}
     scored = {name for name, record in records.items() if place.protocol in {None, *record["results"]}}
-    todo = [trial for trial in plan.trials if trial.id not in scored]
-    for trial in todo:
-        images.refuse_unheld(place, shared.splits(trial, place))
-    notes = [f"{trial.dataset}: {note}" for trial in todo for note in shared.splits(trial, place).test.notes]
-    say(*dict.fromkeys(notes))
+    notes: dict[str, None] = {}  # each once
+    for trial in plan.trials:
+        if trial.id not in scored:
+            splits = shared.splits(trial, place)
+            images.refuse_unheld(place, splits)
+            notes |= dict.fromkeys(f"{trial.dataset}: {note}" for note in splits.test.notes)
+    say(*notes)
     if place.data is not None:
         done = (trial for trial in plan.trials if trial.id in records)
         images.refuse_other_data(((records[trial.id], shared.splits(trial, place)) for trial in done), place)
