@@ -713,6 +713,7 @@ def digest_of(results: Path) -> str:
     return found
 
 
+@pytest.mark.faults
 def test_killed_training_goes_on_to_the_same_weights(
     start: Callable[..., Any], wsolbench: Command, cub: Path, tmp_path: Path
 ) -> None:

@@ -396,6 +396,7 @@ METHOD = Own
 '''
 
 
+@pytest.mark.full
 def test_the_suite_tests_an_adapter_in_a_folder_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "own_dropout.py").write_text(OWN_ADAPTER)
     environment = {**os.environ, "WSOLBENCH_METHODS": str(tmp_path), "PYTHONPATH": str(ROOT)}

@@ -136,7 +136,7 @@ def test_wheel_has_the_digest_of_the_checkout(installed: Path, users: Path) -> N
     assert ended.stdout.split() == [str(installed / "wsolbench" / "__init__.py"), source.digest()], ended.stderr
 
 
-@pytest.mark.parametrize("where", ["users", "checkout"])
+@pytest.mark.parametrize("where", ["users", pytest.param("checkout", marks=pytest.mark.full)])
 def test_wheel_lists_what_there_is_in(installed: Path, users: Path, where: str) -> None:
     ended = wsolbench(installed, users if where == "users" else ROOT, "list", "--json")
 

@@ -165,6 +165,7 @@ def test_torn_cache_is_drawn_again(damage: str, tmp_path: Path, cached_as_drawn:
     assert path.read_bytes() == content
 
 
+@pytest.mark.faults
 def test_two_processes_at_once_leave_one_whole_cache(tmp_path: Path) -> None:
     """Whatever else they drew, and however many threads they have."""
     program = "import sys, torch; from pathlib import Path; from wsolbench.datasets import shapes\n"

@@ -428,6 +428,7 @@ def test_cancel_ends_a_process_of_this_machine(wsolbench: Command, tmp_path: Pat
         assert (ended.code, process.wait(20)) == (0, -signal.SIGTERM)
 
 
+@pytest.mark.faults
 def test_cancel_of_a_sweep_stops_its_launcher_too(
     wsolbench: Command, start: Callable[..., Any], words: list[str], tmp_path: Path
 ) -> None:

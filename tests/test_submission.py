@@ -161,7 +161,8 @@ runpy.run_module("wsolbench.entry", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR2, pytest.param(signal.SIGTERM, marks=pytest.mark.faults)])
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
 def test_a_signal_in_the_first_second_is_heard(place: Place, number: signal.Signals) -> None:
     submitted(place, TRIALS[:1])
     folder = next((place.results / ".jobs").iterdir())
