@@ -11,7 +11,7 @@ from torchvision.models.inception import InceptionB
 
 from tests.conftest import BACKBONES
 from wsolbench import backbones, methods, plugins
-from wsolbench.backbone import Backbone, PostponedReLU, RectifiedMaxPool2d
+from wsolbench.backbone import Backbone, PostponedReLU, RectifiedMaxPool2d, norms_passed_by
 from wsolbench.errors import InputError
 from wsolbench.method import build, pooled
 
@@ -272,6 +272,25 @@ def test_shapes_leave_the_network_as_it_was() -> None:
     images = torch.randn(2, 3, 64, 96)
     assert set(backbone(images)) == {"images", "last"}
     torch.testing.assert_close(backbone(images)["last"], untouched(images)["last"])
+
+
+class Halved(nn.BatchNorm2d):
+    """A batch normalisation that makes the map smaller."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return super().forward(maps)[..., ::2, ::2]
+
+
+def test_norms_are_passed_by_meanwhile_only_and_where_they_do_no_more() -> None:
+    maps = torch.randn(2, 3, 8, 8)
+    net = nn.Sequential(nn.BatchNorm2d(3), Halved(3))
+    normed = net[0](maps)
+
+    with norms_passed_by(net):
+        assert torch.equal(net[0](maps), maps)
+        assert net[1](maps).shape == (2, 3, 4, 4)
+
+    assert torch.equal(net[0](maps), normed)
 
 
 def original(net: Any, *without: str) -> nn.Sequential:

@@ -194,7 +194,7 @@ def test_interrupted_trial_goes_on_bit_for_bit(place: Place, name: str) -> None:
     assert resumed["results"] == whole["results"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.full)])
 def test_batch_normalisation_goes_on_bit_for_bit_too(place: Place, precision: str) -> None:
     trial = trial_of(backbone="mobilenet_v1", precision=precision)
     whole = job.run(trial, replace(place, results=place.results.with_name("whole")))

@@ -471,6 +471,7 @@ def test_nothing_at_work_is_nothing_to_cancel(wsolbench: Command, tmp_path: Path
 Start = Callable[..., Any]
 
 
+@pytest.mark.faults
 def test_control_c_stops_submitting_and_says_what_was_submitted(
     start: Start, words: list[str], fake: FakeSlurm
 ) -> None:

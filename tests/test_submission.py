@@ -397,6 +397,7 @@ def test_a_launcher_killed_around_sbatch_loses_and_doubles_nothing(fake: FakeSlu
     assert all(claims.newest(planned(place).store, trial.id).job() for trial in TRIALS[:3])  # type: ignore[union-attr]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "fault", ["1:rename:0001", "2:rename:0001", "1:fsync:batch.json", "1:fsync:3.sh", "1:link:job.json"]
 )

@@ -396,6 +396,7 @@ def test_attempts_that_were_set_aside_write_nothing_more(place: Place, begin: Be
     assert not list(Store(place.results).path(trial.id).glob("checkpoint/epoch*.sha256"))
 
 
+@pytest.mark.faults
 def test_sixteen_at_once_make_one_record(place: Place, begin: Begin) -> None:
     trial = trial_of(epochs=2)
 

@@ -1,6 +1,7 @@
 """A backbone: a network whose feature maps can be read or changed at named points."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsolbench.arithmetic import quicken
 from wsolbench.errors import InputError
@@ -115,7 +117,8 @@ class Backbone(nn.Module):
         state = chain(self.named_parameters(), self.named_buffers())  # those too that no checkpoint keeps
         on_meta = {name: tensor.detach().to("meta") for name, tensor in state}
         try:
-            functional_call(self, on_meta, torch.empty(2, 3, height, width, device="meta"))
+            with norms_passed_by(self):
+                functional_call(self, on_meta, torch.empty(2, 3, height, width, device="meta"))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -126,6 +129,27 @@ class Backbone(nn.Module):
         if point not in self.points:
             raise InputError(f"no feature point {point!r}; this backbone has: {', '.join(self.points)}")
         return self.get_submodule(self.points[point])
+
+
+@contextmanager
+def norms_passed_by(net: nn.Module) -> Iterator[None]:
+    """Meanwhile batch normalisation hands on the maps that it is given; subclasses that do more still do it all.
+
+    On the meta device it is most of the work otherwise: torch finds out its shapes, which do not change, in Python.
+    """
+    norms = [each for each in net.modules() if isinstance(each, _BatchNorm)]
+    plain = [norm for norm in norms if type(norm).forward is _BatchNorm.forward]
+    for norm in plain:
+        norm.__dict__["forward"] = _unchanged
+    try:
+        yield
+    finally:
+        for norm in plain:
+            del norm.__dict__["forward"]
+
+
+def _unchanged(maps: Tensor) -> Tensor:
+    return maps
 
 
 class PostponedReLU(nn.ReLU):

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsolbench import backbones, documents, loop, measure, methods, plugins, recipe
-from wsolbench.backbone import Backbone
+from wsolbench.backbone import Backbone, norms_passed_by
 from wsolbench.documents import Document, Keys
 from wsolbench.errors import Collecting, InputError, Problem, nearest
 from wsolbench.loop import Trainer
@@ -317,10 +317,12 @@ def cost(method: Method, backbone: Backbone, num_classes: int, side: int) -> Cos
     with torch.device("meta"):
         net = build(method, backbone, num_classes)
     params = sum(parameter.numel() for parameter in net.parameters())
-    macs, operations = _training(method, net, side)
+    with norms_passed_by(net):
+        macs, operations = _training(method, net, side)
+        inference = _inference(net, side)
     if says:
         operations = says.operations(shapes)
-    return Cost(params, macs, operations, *_inference(net, side))
+    return Cost(params, macs, operations, *inference)
 
 
 def _training(method: Method, net: Net, side: int) -> tuple[int, int]:
@@ -337,21 +339,12 @@ def _training(method: Method, net: Net, side: int) -> tuple[int, int]:
 
 
 def _trained_alone(net: Net) -> Net:
-    """In training but for batch normalisation, which counts nothing and cannot learn from a map of one value.
-
-    It passes its maps on: what torch does in Python to find out their shapes takes most of the time.
-    """
+    """In training but for batch normalisation, which counts nothing and cannot learn from a map of one value."""
     net.train()
     for layer in net.modules():
         if isinstance(layer, _BatchNorm):
             layer.eval()
-            if type(layer).forward is _BatchNorm.forward:
-                layer.__dict__["forward"] = _unchanged
     return net
-
-
-def _unchanged(maps: Tensor) -> Tensor:
-    return maps
 
 
 def untrainable_alone(line: Line, num_classes: int, side: int) -> str | None:
