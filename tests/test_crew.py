@@ -127,6 +127,7 @@ def test_that_workers_cannot_start_is_told_to_who_runs_a_trial(place: Place) -> 
     assert claims.newest(Store(place.results), trial.id) is None
 
 
+@pytest.mark.faults
 def test_log_of_workers_that_failed_is_there_when_it_is_named(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

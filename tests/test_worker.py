@@ -112,9 +112,10 @@ def disturbed(after: int, number: signal.Signals, delay: float | None = None) ->
     return training_batches
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.faults)])
-def test_interruptions_at_random_change_neither_weights_nor_record(loading: Place, begin: Begin, times: int) -> None:
+@pytest.mark.faults
+def test_interruptions_at_random_change_neither_weights_nor_record(loading: Place, begin: Begin) -> None:
     """With two processes that load images."""
+    times = 20
     trial, chance = trial_of(epochs=2 * times), random.Random(times)
     whole = job.run(trial, Place(loading.results.with_name("whole"), loading.data))
 
