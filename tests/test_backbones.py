@@ -146,7 +146,14 @@ def trained_with(backbone: Backbone, images: Tensor, precision: torch.dtype | No
 
 @pytest.mark.parametrize(
     ("points", "precision"),
-    [("untouched", None), ("untouched", torch.bfloat16), ("tapped", None), ("changed", torch.bfloat16)],
+    [
+        ("untouched", None),
+        ("untouched", torch.bfloat16),
+        ("tapped", None),
+        pytest.param("tapped", torch.bfloat16, marks=pytest.mark.full),
+        pytest.param("changed", None, marks=pytest.mark.full),
+        ("changed", torch.bfloat16),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("name", [name for name in BACKBONES if PostponedReLU in map(type, made(name).modules())])
@@ -283,14 +290,17 @@ class Halved(nn.BatchNorm2d):
 
 def test_norms_are_passed_by_meanwhile_only_and_where_they_do_no_more() -> None:
     maps = torch.randn(2, 3, 8, 8)
-    net = nn.Sequential(nn.BatchNorm2d(3), Halved(3))
+    net = nn.Sequential(nn.BatchNorm2d(3), Halved(3), nn.BatchNorm2d(3))
+    vars(net[2])["forward"] = torch.neg  # what somebody has put in its place
     normed = net[0](maps)
 
     with norms_passed_by(net):
         assert torch.equal(net[0](maps), maps)
         assert net[1](maps).shape == (2, 3, 4, 4)
+        assert torch.equal(net[2](maps), -maps)
 
     assert torch.equal(net[0](maps), normed)
+    assert torch.equal(net[2](maps), -maps)
 
 
 def original(net: Any, *without: str) -> nn.Sequential:

@@ -1,8 +1,9 @@
 """How torch computes, wherever numbers are made that are told: in fp32 where it says fp32, the same way each time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,26 @@ def is_own(layer: nn.Module) -> bool:
     """Whether it computes what its class says, in this way or another, and nobody has put something in its place."""
     forward = vars(layer).get("forward")
     return forward is None or getattr(forward, "func", None) is _in_bf16
+
+
+@contextmanager
+def instead(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Meanwhile layers compute this; afterwards what they computed before, be it of their class or not."""
+    before = {layer: vars(layer).get("forward") for layer in forwards}
+    try:
+        for layer, forward in forwards.items():
+            vars(layer)["forward"] = forward
+        yield
+    finally:
+        for layer, own in before.items():
+            vars(layer).pop("forward", None)
+            if own is not None:
+                vars(layer)["forward"] = own
+
+
+def unchanged(maps: Tensor) -> Tensor:
+    """The maps that it is given."""
+    return maps
 
 
 def _other_way(layer: nn.Conv2d) -> Way | None:

@@ -1,7 +1,7 @@
 """A backbone: a network whose feature maps can be read or changed at named points."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wsolbench.arithmetic import quicken
+from wsolbench.arithmetic import instead, is_own, quicken, unchanged
 from wsolbench.errors import InputError
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -131,25 +131,13 @@ class Backbone(nn.Module):
         return self.get_submodule(self.points[point])
 
 
-@contextmanager
-def norms_passed_by(net: nn.Module) -> Iterator[None]:
-    """Meanwhile batch normalisation hands on the maps that it is given; subclasses that do more still do it all.
+def norms_passed_by(net: nn.Module) -> AbstractContextManager[None]:
+    """Meanwhile batch normalisation hands on the maps that it is given; what does more than its class still does it.
 
     On the meta device it is most of the work otherwise: torch finds out its shapes, which do not change, in Python.
     """
-    norms = [each for each in net.modules() if isinstance(each, _BatchNorm)]
-    plain = [norm for norm in norms if type(norm).forward is _BatchNorm.forward]
-    for norm in plain:
-        norm.__dict__["forward"] = _unchanged
-    try:
-        yield
-    finally:
-        for norm in plain:
-            del norm.__dict__["forward"]
-
-
-def _unchanged(maps: Tensor) -> Tensor:
-    return maps
+    norms = [each for each in net.modules() if isinstance(each, _BatchNorm) and is_own(each)]
+    return instead({norm: unchanged for norm in norms if type(norm).forward is _BatchNorm.forward})
 
 
 class PostponedReLU(nn.ReLU):

@@ -33,17 +33,9 @@ def folded(net: Net, side: int, extractor: type[Any] | None = None) -> Iterator[
     net.eval()
     forwards: dict[nn.Module, Any] = {}
     for convolution, norm in pairs(net, side, extractor).items():
-        forwards |= {convolution: _fused(convolution, norm), norm: _same}
-    before = {layer: vars(layer).get("forward") for layer in forwards}
-    try:
-        for layer, forward in forwards.items():
-            layer.forward = forward
+        forwards |= {convolution: _fused(convolution, norm), norm: arithmetic.unchanged}
+    with arithmetic.instead(forwards):
         yield
-    finally:
-        for layer, own in before.items():
-            vars(layer).pop("forward", None)
-            if own is not None:
-                layer.forward = own
 
 
 def pairs(net: Net, side: int, extractor: type[Any] | None = None) -> Pairs:
@@ -58,7 +50,9 @@ def pairs(net: Net, side: int, extractor: type[Any] | None = None) -> Pairs:
     readers: dict[nn.Conv2d, nn.BatchNorm2d] = {}
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[layer] += 1 if _tensors(layer) <= own else 2  # weights that a method swaps in are not those to fold
+        calls[layer] += 1
+        if not _tensors(layer) <= own:
+            return  # weights that a method swaps in are not those to fold
         if isinstance(layer, nn.Conv2d):
             made[id(output)], reads[id(output)] = (layer, output), 0
         elif isinstance(layer, nn.BatchNorm2d) and inputs and id(inputs[0]) in made:
@@ -115,7 +109,3 @@ def _fused(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Callable[[Tensor], T
         convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
     )
     return partial(convolution._conv_forward, weight=weight.detach(), bias=bias.detach())  # noqa: SLF001
-
-
-def _same(maps: Tensor) -> Tensor:
-    return maps
