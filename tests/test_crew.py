@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from submitit.local.local import start_controller
 
 from tests.conftest import QUICK, method_folder, until
 from wsolbench import claims, crew, launch, recipe
@@ -178,6 +179,23 @@ def test_a_signal_while_a_sweep_is_planned_leaves_nothing(
     assert launcher.wait(20) == 130
     assert "Traceback" not in launcher.stderr.read()
     assert (results.exists(), processes(results)) == (False, [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_workers_start_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def interrupted(**settings: Any) -> Any:
+        process = start_controller(**settings)
+        signal.raise_signal(number)
+        return process
+
+    monkeypatch.setattr("submitit.local.local.start_controller", interrupted)
+
+    with pytest.raises(KeyboardInterrupt), crew.ahead(tmp_path / "results"):
+        pytest.fail("a signal was lost")
+
+    assert (list(tmp_path.iterdir()), processes(tmp_path / "results")) == ([], [])
 
 
 @pytest.mark.faults

@@ -17,7 +17,7 @@ import submitit
 from wsolbench import workers
 from wsolbench.attempts import here
 from wsolbench.errors import InputError
-from wsolbench.stop import held_back, terminable
+from wsolbench.stop import held_back, put_off, terminable
 from wsolbench.store import JOBS
 from wsolbench.submission import jobs_folder
 from wsolbench.trial import Trial
@@ -72,7 +72,7 @@ class Crew:
         if self.cluster == "debug" or not self.over:
             return
         self._check()
-        with held_back(signal.SIGINT), _errors_to(self.folder / "stderr.txt"):
+        with held_back(signal.SIGINT), put_off(), _errors_to(self.folder / "stderr.txt"):
             self.handover.open()
             self.job = executor.submit(workers.serve, self.handover, here())
 

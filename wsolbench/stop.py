@@ -82,6 +82,22 @@ def held_back(*numbers: signal.Signals) -> Iterator[None]:
 
 
 @contextmanager
+def put_off() -> Iterator[None]:
+    """A SIGTERM waits meanwhile, for this process only: one that is started hears its own, unlike in `held_back`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # as in `by_signals`
+        return
+    waiting: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if waiting:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
 def terminable() -> Iterator[None]:
     """Meanwhile a SIGTERM ends what runs here in order, as a Control-C does, which not every process hears."""
     if threading.current_thread() is not threading.main_thread():
