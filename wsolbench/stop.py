@@ -84,15 +84,11 @@ def held_back(*numbers: signal.Signals) -> Iterator[None]:
 @contextmanager
 def put_off() -> Iterator[None]:
     """A SIGTERM waits meanwhile, for this process only: one that is started hears its own, unlike in `held_back`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # as in `by_signals`
-        return
     waiting: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: waiting.append(number))
     try:
-        yield
+        with _sigterm_to(lambda number, _: waiting.append(number)):
+            yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         if waiting:
             signal.raise_signal(signal.SIGTERM)
 
@@ -100,10 +96,16 @@ def put_off() -> Iterator[None]:
 @contextmanager
 def terminable() -> Iterator[None]:
     """Meanwhile a SIGTERM ends what runs here in order, as a Control-C does, which not every process hears."""
+    with _sigterm_to(signal.default_int_handler):
+        yield
+
+
+@contextmanager
+def _sigterm_to(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # as in `by_signals`
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
